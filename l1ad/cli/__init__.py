@@ -1,0 +1,75 @@
+"""The command line: one verb a step, one module a group of verbs, no logic.
+
+Each module here has ``register(app)`` (or ``register(data_app)``), which adds its verbs; what a verb does lives in the
+package it calls, imported inside the verb so that ``l1ad --help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from l1ad.errors import L1adError
+
+app = typer.Typer(
+    name="l1ad",
+    help="Anomaly detection in a Level-1 trigger: data, training, frozen triggers, firmware, thresholds, searches.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="Simulate, convert and inspect events.", no_args_is_help=True, rich_markup_mode=None)
+search_app = typer.Typer(help="Offline searches on the same scores.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+app.add_typer(search_app, name="search")
+
+#: Modules of this package in the order of the steps, with the application that their verbs belong to.
+_VERBS = (
+    ("data", data_app),
+    ("simulate", data_app),
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from l1ad import __version__
+
+        typer.echo(f"l1ad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    del version
+    if debug:
+        os.environ["L1AD_DEBUG"] = "1"
+
+
+for _name, _parent in _VERBS:
+    importlib.import_module(f"l1ad.cli.{_name}").register(_parent)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can cause is one line and a non-zero exit status."""
+    try:
+        app(standalone_mode=True)
+    except L1adError as error:
+        if os.environ.get("L1AD_DEBUG"):
+            raise
+        sys.stderr.write(f"l1ad: error: {error}\n")
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.stderr.write("l1ad: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`l1ad ... | head`): that is not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
