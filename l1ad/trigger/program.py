@@ -1,0 +1,299 @@
+"""`Program`, the integer program of a trigger, and `Trigger`, the program with its name, thresholds and provenance.
+
+`Trigger.load(path)` and `trigger.score(events)` are all that a user of a frozen trigger needs; neither imports
+TensorFlow. `Trigger.from_layers` makes one of plain integer arrays, `l1ad.trigger.build.ProgramBuilder` of anything
+else, `l1ad.trigger.freeze` of a trained QKeras model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from l1ad.errors import TriggerError
+from l1ad.events.layout import ObjectLayout, get_layout
+from l1ad.events.store import Events
+from l1ad.io import read_json, write_json
+from l1ad.scores import SCORE_BITS, SCORE_FRACTION
+from l1ad.trigger.fixed import Codes
+from l1ad.trigger.nodes import Input, Interval, Node, node_from_json
+
+if TYPE_CHECKING:
+    from l1ad.trigger.layers import LayerTypes, Scaling
+
+FORMAT = "l1ad-trigger"
+FORMAT_VERSION = 1
+#: Events that are evaluated at a time: the intermediates of a chunk stay in the cache.
+CHUNK_EVENTS = 16384
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Nodes in an order in which each comes after what it reads.
+
+    Attributes
+    ----------
+    layout : what the inputs are.
+    nodes : the first is an `Input`.
+    score : name of the node of size 1 that is the score.
+    latents : name of the node that is the latent vector, or None.
+    """
+
+    layout: ObjectLayout
+    nodes: tuple[Node, ...]
+    score: str
+    latents: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.nodes or not isinstance(self.nodes[0], Input):
+            raise TriggerError("program", "first node", self.nodes[0].op if self.nodes else "none", "input")
+        if self.nodes[0].size != self.layout.n_inputs:
+            raise TriggerError("program", "inputs", self.nodes[0].size, f"{self.layout.n_inputs} of {self.layout.name}")
+        seen: set[str] = set()
+        for node in self.nodes:
+            missing = [name for name in node.inputs if name not in seen]
+            if missing or node.name in seen:
+                raise TriggerError("program", f"node {node.name}", missing or "a second one", "earlier nodes only")
+            seen.add(node.name)
+        for role, name in (("score", self.score), ("latents", self.latents)):
+            if name is not None and name not in seen:
+                raise TriggerError("program", role, name, "the name of a node")
+        output = self.node(self.score)
+        if output.size != 1 or output.type.fraction != SCORE_FRACTION:
+            found = f"{output.size} x {output.type}"
+            raise TriggerError("program", "score", found, f"one element with {SCORE_FRACTION} fraction bits")
+        if output.type.width > SCORE_BITS:
+            raise TriggerError("program", "score", str(output.type), f"at most {SCORE_BITS} bits")
+
+    def node(self, name: str) -> Node:
+        """The node called `name`."""
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """The codes that each node can take for any input word (see `l1ad.trigger.widths`)."""
+        result: dict[str, Interval] = {}
+        for node in self.nodes:
+            result[node.name] = node.interval(*(result[name] for name in node.inputs))
+        return result
+
+    def evaluate(self, inputs: npt.NDArray[np.integer[Any]]) -> dict[str, Codes]:
+        """Codes of every node for hardware codes (N, inputs): the golden evaluation, exact in int64."""
+        values: dict[str, Codes] = {}
+        for node in self.nodes:
+            sources = node.inputs or ("",)
+            arguments = [values[name] if name else inputs.astype(np.int64) for name in sources]
+            fractions = tuple(self.node(name).type.fraction if name else 0 for name in sources)
+            values[node.name] = node.evaluate(*arguments, fractions=fractions)
+        return values
+
+    def to_json(self) -> dict[str, Any]:
+        """The program in JSON types."""
+        return {
+            "layout": self.layout.name,
+            "nodes": [node.to_json() for node in self.nodes],
+            "score": self.score,
+            "latents": self.latents,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], *, where: str = "program") -> Program:
+        """The program from its JSON.
+
+        Raises
+        ------
+        TriggerError
+            If it is not valid.
+        """
+        for name in ("layout", "nodes", "score"):
+            if name not in value:
+                raise TriggerError(where, name, "nothing", "a value")
+        nodes = tuple(node_from_json(node, where=where) for node in value["nodes"])
+        return cls(get_layout(value["layout"]), nodes, value["score"], value.get("latents"))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the program: equal for two programs exactly if they are the same arithmetic on the same inputs."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Trigger:
+    """A frozen trigger: from hardware codes to an integer score, LSB 1/16.
+
+    Attributes
+    ----------
+    program : the arithmetic.
+    name : what menus and files call it.
+    kind : the score it computes, a key of `l1ad.scores.SCORES` or ``tail``.
+    thresholds : integers by seed name; an event fires if ``score >= threshold``.
+    provenance : hashes of the model, the configuration and the data it came from (JSON types).
+    """
+
+    program: Program
+    name: str = "trigger"
+    kind: str = "mu2"
+    thresholds: Mapping[str, int] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Trigger({self.name!r}, {self.kind} on {self.layout.name}, {self.hash[:12]})"
+
+    @property
+    def layout(self) -> ObjectLayout:
+        """What the inputs are."""
+        return self.program.layout
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the arithmetic; names, thresholds and provenance do not enter."""
+        return self.program.hash
+
+    # ------------------------------------------------------------------ evaluation
+
+    def score(self, events: Events | npt.ArrayLike, *, golden: bool = True) -> Codes:
+        """Integer scores (N,), LSB 1/16.
+
+        Parameters
+        ----------
+        events : `Events` of the trigger's layout, hardware codes (N, slots, features) or network inputs (N, inputs).
+        golden : use the reference evaluation.
+
+        Raises
+        ------
+        TriggerError
+            If the shape or the layout does not match.
+        """
+        del golden
+        return self._evaluate(events, self.program.score)[:, 0]
+
+    def latents(self, events: Events | npt.ArrayLike) -> Codes:
+        """Codes of the latent vector (N, latents) on the grid of its node.
+
+        Raises
+        ------
+        TriggerError
+            If the program has no latent vector.
+        """
+        if self.program.latents is None:
+            raise TriggerError(self.name, "latents", "none", "a program with a latent vector")
+        return self._evaluate(events, self.program.latents)
+
+    def trace(self, events: Events | npt.ArrayLike) -> dict[str, Codes]:
+        """Codes of every node, by name, (N, size) each."""
+        return self.program.evaluate(self.inputs(events))
+
+    def inputs(self, events: Events | npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
+        """The network inputs (N, inputs) of what `score` takes."""
+        layout = self.layout
+        if isinstance(events, Events):
+            # The adc2021 layout is the uGT's words under another name: what counts is the words.
+            if events.layout.words != layout.words:
+                raise TriggerError(self.name, "layout of the events", events.layout.name, layout.name)
+            return events.inputs
+        array = np.asarray(events)
+        if not np.issubdtype(array.dtype, np.integer):
+            raise TriggerError(self.name, "type of the inputs", array.dtype, "integers")
+        if array.ndim == 3 and array.shape[1:] == layout.shape:
+            return array.reshape(len(array), -1)[:, layout.input_index]
+        if array.ndim == 2 and array.shape[1] == layout.n_inputs:
+            return array
+        expected = f"(N, {layout.n_objects}, {layout.n_features}) or (N, {layout.n_inputs})"
+        raise TriggerError(self.name, "shape of the inputs", array.shape, expected)
+
+    def _evaluate(self, events: Events | npt.ArrayLike, node: str) -> Codes:
+        inputs = self.inputs(events)
+        result = np.empty((len(inputs), self.program.node(node).size), dtype=np.int64)
+        for start in range(0, len(inputs), CHUNK_EVENTS):
+            chunk = inputs[start : start + CHUNK_EVENTS]
+            result[start : start + CHUNK_EVENTS] = self.program.evaluate(chunk)[node]
+        return result
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``trigger.json``.
+
+        Raises
+        ------
+        InputError
+            If it cannot be written.
+        """
+        value = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "kind": self.kind,
+            "hash": self.hash,
+            "program": self.program.to_json(),
+            "thresholds": dict(self.thresholds),
+            "provenance": dict(self.provenance),
+        }
+        write_json(path, value)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Trigger:
+        """Read ``trigger.json`` (or the run folder that holds one).
+
+        Raises
+        ------
+        TriggerError
+            If it is not a trigger of this format, or its program was edited after its hash was written.
+        """
+        file = os.path.join(path, "trigger.json") if os.path.isdir(path) else path
+        value = read_json(file)
+        where = os.fspath(file)
+        found = value.get("format") if isinstance(value, dict) else type(value).__name__
+        if found != FORMAT:
+            raise TriggerError(where, "format", found, FORMAT)
+        if value.get("format_version") != FORMAT_VERSION:
+            raise TriggerError(where, "format_version", value.get("format_version"), FORMAT_VERSION)
+        program = Program.from_json(value["program"], where=where)
+        if value.get("hash") != program.hash:
+            raise TriggerError(where, "hash", str(value.get("hash"))[:12], f"{program.hash[:12]}: the file was edited")
+        return cls(program, value["name"], value["kind"], value["thresholds"], value["provenance"])
+
+    def with_thresholds(self, thresholds: Mapping[str, int]) -> Trigger:
+        """The same trigger with named thresholds."""
+        return replace(self, thresholds=dict(thresholds))
+
+    @classmethod
+    def from_layers(
+        cls,
+        weights: Sequence[npt.ArrayLike],
+        biases: Sequence[npt.ArrayLike],
+        types: LayerTypes | Mapping[str, Any],
+        scaling: Scaling | Mapping[str, Any],
+        score: str = "mu2",
+        *,
+        layout: str | ObjectLayout = "cms_ugt",
+        name: str = "trigger",
+        embedding: int | None = None,
+    ) -> Trigger:
+        """A trigger of dense layers from plain integer arrays, without Keras (see `l1ad.trigger.layers.dense_program`).
+
+        >>> import numpy as np
+        >>> zeros = Trigger.from_layers(
+        ...     [np.zeros((57, 2), int)], [np.array([8, 16])],
+        ...     {"input": "ap_fixed<8,6,RND_CONV,SAT>", "weight": "ap_fixed<6,3>", "bias": "ap_fixed<10,7>",
+        ...      "result": "ap_fixed<10,7,RND_CONV,SAT>"},
+        ...     {"offset": np.zeros(57), "shift": np.zeros(57, int)})
+        >>> int(zeros.score(np.zeros((1, 19, 3), int))[0])  # 1^2 + 2^2, in units of 1/16
+        80
+        """
+        from l1ad.trigger.layers import dense_program
+
+        program = dense_program(weights, biases, types, scaling, score, layout=layout, embedding=embedding)
+        return cls(program, name, score)
