@@ -14,18 +14,6 @@ REFERENCE_SEEDS = (
     *("SingleMu22", "DoubleMu_15_7", "TripleMu_5_3_3", "SingleEG36er2p5", "SingleEG60", "DoubleEG_25_14"),
     *("SingleJet180", "DoubleJet150er2p5", "HTT360er", "QuadJet60er2p5", "ETMHF100"),
 )
-    "SingleMu22",
-    "DoubleMu_15_7",
-    "TripleMu_5_3_3",
-    "SingleEG36er2p5",
-    "SingleEG60",
-    "DoubleEG_25_14",
-    "SingleJet180",
-    "DoubleJet150er2p5",
-    "HTT360er",
-    "QuadJet60er2p5",
-    "ETMHF100",
-]
 
 
 def write_menu(folder: Path, seeds: str, head: str = "name: test\n") -> Path:
