@@ -12,6 +12,7 @@ float score of an offline search in numpy, and the nodes of a frozen integer pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -29,12 +30,8 @@ T = TypeVar("T")
 class Ops(Protocol[T]):
     """What a score may be made of; T is an array, a tensor or a node."""
 
-    def square(self, x: T) -> T:
-        """x squared, element by element."""
-        ...
-
-    def multiply(self, x: T, y: T) -> T:
-        """Product, element by element."""
+    def product(self, *factors: T) -> T:
+        """Product of the factors, element by element; an integer program rounds it once, at the end."""
         ...
 
     def subtract(self, x: T, y: T) -> T:
@@ -60,11 +57,8 @@ class FloatOps(Generic[T]):
 
     xp: Any = np
 
-    def square(self, x: Any) -> Any:
-        return x * x
-
-    def multiply(self, x: Any, y: Any) -> Any:
-        return x * y
+    def product(self, *factors: Any) -> Any:
+        return math.prod(factors[1:], start=factors[0])
 
     def subtract(self, x: Any, y: Any) -> Any:
         return x - y
@@ -91,7 +85,7 @@ def mu2(mu: T, *, ops: Ops[T] = NUMPY) -> T:
     >>> float(mu2(np.array([3.0, -4.0])))
     25.0
     """
-    return ops.total([(1.0, ops.square(mu))])
+    return ops.total([(1.0, ops.product(mu, mu))])
 
 
 def kl(mu: T, log_var: T, *, ops: Ops[T] = NUMPY) -> T:
@@ -103,7 +97,9 @@ def kl(mu: T, log_var: T, *, ops: Ops[T] = NUMPY) -> T:
     >>> float(kl(np.array([1.0, 0.0]), np.array([0.0, 0.0])))
     0.5
     """
-    return ops.total([(0.5, ops.square(mu)), (0.5, ops.exp(log_var)), (-0.5, log_var)], constant=-0.5 * ops.size(mu))
+    return ops.total(
+        [(0.5, ops.product(mu, mu)), (0.5, ops.exp(log_var)), (-0.5, log_var)], constant=-0.5 * ops.size(mu)
+    )
 
 
 def rz(mu: T, log_var: T, *, ops: Ops[T] = NUMPY) -> T:
@@ -112,7 +108,7 @@ def rz(mu: T, log_var: T, *, ops: Ops[T] = NUMPY) -> T:
     >>> float(rz(np.array([1.0, 2.0]), np.log([1.0, 4.0])))
     2.0
     """
-    return ops.total([(1.0, ops.multiply(ops.square(mu), ops.exp(log_var, sign=-1)))])
+    return ops.total([(1.0, ops.product(mu, mu, ops.exp(log_var, sign=-1)))])
 
 
 def mse(target: T, output: T, *, ops: Ops[T] = NUMPY) -> T:
@@ -123,7 +119,8 @@ def mse(target: T, output: T, *, ops: Ops[T] = NUMPY) -> T:
     >>> float(mse(np.array([1.0, 2.0]), np.array([0.0, 0.0])))
     5.0
     """
-    return ops.total([(1.0, ops.square(ops.subtract(target, output)))])
+    difference = ops.subtract(target, output)
+    return ops.total([(1.0, ops.product(difference, difference))])
 
 
 def embedding_mse(decoded: T, embedding: T, *, ops: Ops[T] = NUMPY) -> T:

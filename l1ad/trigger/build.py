@@ -226,11 +226,11 @@ class NodeOps:
     result: FixedType = SCORE_TYPE
     exponential: FixedType = EXPONENTIAL_TYPE
 
-    def square(self, x: Ref) -> Ref:
-        return self.builder.multiply(x, x, self.term)
-
-    def multiply(self, x: Ref, y: Ref) -> Ref:
-        return self.builder.multiply(x, y, self.term)
+    def product(self, *factors: Ref) -> Ref:
+        result = factors[0]
+        for factor in factors[1:-1]:
+            result = self.builder.multiply(result, factor)
+        return self.builder.multiply(result, factors[-1], self.term)
 
     def subtract(self, x: Ref, y: Ref) -> Ref:
         return self.builder.subtract(x, y)

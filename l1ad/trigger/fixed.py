@@ -121,7 +121,7 @@ class FixedType:
             If that takes more than 62 bits.
         """
         signed = low < 0
-        bits = max(high.bit_length(), (-low - 1).bit_length() if signed else 0, 1) + signed
+        bits = max(max(high, 0).bit_length(), (-low - 1).bit_length() if signed else 0, 0 if signed else 1) + signed
         return cls(bits, bits - fraction, signed)
 
     def holds(self, low: int, high: int) -> bool:
@@ -167,12 +167,12 @@ class FixedType:
             raise TriggerError(str(self), "value", "NaN or infinity", "a finite number")
         # Scaling by a power of two is exact; beyond 2**61 only saturation or wrapping of huge values is at stake.
         scaled = np.clip(np.ldexp(array, self.fraction), -(2.0**61), 2.0**61)
-        floor = np.floor(scaled)
-        # Two guard bits and a sticky bit carry everything that rounding can depend on.
-        rest = scaled - floor
-        guard = np.floor(rest * 4).astype(np.int64)
-        sticky = (rest * 4 != guard).astype(np.int64)
-        guarded = floor.astype(np.int64) * 8 + guard * 2 + sticky
+        # modf is exact where `scaled - floor(scaled)` is not: a tiny negative number is not the integer it is next to.
+        part, whole = np.modf(scaled)
+        # Three guard bits carry all that rounding depends on: nothing, less than a half, a half or more than a half.
+        size = np.abs(part)
+        guard = np.select([size == 0, size < 0.5, size == 0.5], [0, 1, 4], 7)
+        guarded = whole.astype(np.int64) * 8 + np.where(part < 0, -guard, guard)
         return self.fit(shift_round(guarded, 3, self.rounding))
 
     def to_float(self, codes: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -1,0 +1,119 @@
+"""The scores that need no network: what every learned score is shown against.
+
+`BASELINES` names the scalars; `isolation_forest` is the usual off-the-shelf detector; the strongest one, the joint tail
+score, is a trigger of its own in `l1ad.trigger.tail`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from l1ad.errors import require
+from l1ad.events.store import Events
+from l1ad.trigger.program import Trigger
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Pseudorapidity and pt (GeV) of the jets that enter HT, as in the uGT's HTT (|eta| < 2.5, pt > 30 GeV).
+HT_ETA, HT_PT = 2.5, 30.0
+
+
+def ht(events: Events) -> FloatArray:
+    """Scalar sum of jet pt in GeV: the column ``ht`` (hardware codes) where the data has it, else from the jets.
+
+    >>> hw = np.zeros((1, 19, 3), int)
+    >>> hw[0, 9] = 80, 10, 0
+    >>> hw[0, 10] = 40, 0, 0
+    >>> float(ht(Events.from_arrays(hw))[0])  # the second jet has 20 GeV
+    40.0
+    """
+    lsb = events.layout.group("jet").words[0].lsb
+    if "ht" in events.columns:
+        return np.asarray(events.columns["ht"], dtype=np.float64) * lsb
+    jets = events.objects("jet")
+    eta_lsb = events.layout.group("jet").words[1].lsb
+    pt, eta = jets[:, :, 0] * lsb, jets[:, :, 1] * eta_lsb
+    return np.asarray(np.where((pt >= HT_PT) & (np.abs(eta) < HT_ETA), pt, 0.0).sum(axis=1))
+
+
+def met(events: Events) -> FloatArray:
+    """Missing transverse momentum in GeV.
+
+    >>> hw = np.zeros((1, 19, 3), int)
+    >>> hw[0, 0, 0] = 41
+    >>> float(met(Events.from_arrays(hw))[0])
+    20.5
+    """
+    return np.asarray(events.objects("met")[:, 0, 0] * events.layout.group("met").words[0].lsb, dtype=np.float64)
+
+
+def sum_pt(events: Events) -> FloatArray:
+    """Sum of the first feature of all slots (GeV).
+
+    >>> hw = np.zeros((1, 19, 3), int)
+    >>> hw[0, :2, 0] = 10, 4
+    >>> float(sum_pt(Events.from_arrays(hw))[0])
+    7.0
+    """
+    return np.asarray((events.hw[:, :, 0] * events.layout.lsb[:, 0]).sum(axis=1))
+
+
+def n_objects(events: Events) -> FloatArray:
+    """Number of slots that are not empty.
+
+    >>> hw = np.zeros((1, 19, 3), int)
+    >>> hw[0, :3, 0] = 1
+    >>> float(n_objects(Events.from_arrays(hw))[0])
+    3.0
+    """
+    return np.asarray((events.hw[:, :, 0] > 0).sum(axis=1), dtype=np.float64)
+
+
+#: Scalars by name.
+BASELINES: Mapping[str, Callable[[Events], FloatArray]] = {
+    "ht": ht,
+    "met": met,
+    "sum_pt": sum_pt,
+    "n_objects": n_objects,
+}
+
+
+def scaled_norm(events: Events, trigger: Trigger) -> FloatArray:
+    """Squared norm of the scaled inputs of `trigger`: what is left of a network if its layers are taken away.
+
+    Raises
+    ------
+    TriggerError
+        If the events are not of the trigger's layout.
+    """
+    node = next(node for node in trigger.program.nodes if node.op == "scale")
+    result = np.empty(len(events))
+    for start in range(0, len(events), 16384):
+        part = events[start : start + 16384]
+        values = node.type.to_float(trigger.trace(part)[node.name])
+        result[start : start + len(part)] = (values**2).sum(axis=1)
+    return result
+
+
+def isolation_forest(train: Events, events: Events, *, seed: int = 1, n_estimators: int = 100) -> FloatArray:
+    """Anomaly score of an isolation forest on log(1 + pt), eta and phi in codes (Liu, Ting, Zhou, ICDM 2008).
+
+    Raises
+    ------
+    MissingToolError
+        If scikit-learn is not installed.
+    """
+    require("sklearn", "search")
+    from sklearn.ensemble import IsolationForest
+
+    def features(sample: Events) -> FloatArray:
+        values = sample.hw.astype(np.float64)
+        values[:, :, 0] = np.log1p(values[:, :, 0])
+        return values.reshape(len(sample), -1)
+
+    forest = IsolationForest(n_estimators=n_estimators, random_state=seed)
+    forest.fit(features(train), sample_weight=train.weight)
+    return -np.asarray(forest.score_samples(features(events)))
