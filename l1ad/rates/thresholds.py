@@ -1,0 +1,309 @@
+"""From a histogram of scores to integer thresholds with rates and intervals.
+
+The firmware fires if ``score >= threshold``, so a threshold is an integer and its rate is that of ``>=``, ties and all.
+`find_threshold` takes the smallest integer whose rate does not exceed the target; the integer below it is quoted beside
+it, with the rate that did exceed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from l1ad.errors import InputError
+from l1ad.rates.exact import FloatArray, IntArray
+from l1ad.rates.extrapolate import extrapolated_intervals, fit_tail
+from l1ad.rates.histogram import N_SCORES, Kind, ScoreHistogram, Tails, check_kind
+from l1ad.rates.intervals import LEVEL_68, LEVEL_95, Counts, Interval, clopper_pearson, effective_counts
+from l1ad.rates.rates import BaseRate
+
+#: A threshold with fewer events at or above it is not quoted without extrapolation.
+MIN_EVENTS = 10
+#: A rate that is above its target by no more than the rounding of two float64 operations does not exceed it.
+_ROUNDING = 1e-15 * 4
+
+
+class TooFewEvents(InputError):
+    """A target that so few events pass that no threshold can be quoted for it."""
+
+
+@dataclass(frozen=True)
+class RateEstimate:
+    """A rate of zero bias and how well it is known.
+
+    Attributes
+    ----------
+    hz : rate, Hz.
+    interval_68, interval_95 : central confidence intervals, Hz.
+    events : events behind it, whatever their weight.
+    effective_events : equal events with the same relative error.
+    method : where the interval comes from.
+    """
+
+    hz: float
+    interval_68: Interval
+    interval_95: Interval
+    events: int
+    effective_events: float
+    method: str
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types."""
+        return {
+            "hz": self.hz,
+            "interval_68_hz": list(self.interval_68),
+            "interval_95_hz": list(self.interval_95),
+            "events": self.events,
+            "effective_events": self.effective_events,
+            "method": self.method,
+        }
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """An integer threshold for a target rate.
+
+    Attributes
+    ----------
+    name : of the seed or working point.
+    kind : which rate the target is one of.
+    target_hz : rate that was asked for, Hz.
+    threshold : fires at and above this integer (LSB 1/16 of the score).
+    rates : rate of each kind at `threshold`.
+    next_threshold, next_rate : the integer on the other side, whose rate exceeds the target; None at threshold 0.
+    extrapolation : parameters and goodness of the tail fit, None if the threshold lies within the data.
+    """
+
+    name: str
+    kind: Kind
+    target_hz: float
+    threshold: int
+    rates: Mapping[str, RateEstimate]
+    next_threshold: int | None
+    next_rate: RateEstimate | None
+    extrapolation: Mapping[str, float] | None = None
+
+    @property
+    def rate(self) -> RateEstimate:
+        """Rate of the kind that was asked for."""
+        return self.rates[self.kind]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "target_hz": self.target_hz,
+            "threshold": self.threshold,
+            "rates": {kind: rate.to_json() for kind, rate in self.rates.items()},
+            "next_threshold": self.next_threshold,
+            "next_rate": None if self.next_rate is None else self.next_rate.to_json(),
+            "extrapolation": None if self.extrapolation is None else dict(self.extrapolation),
+        }
+
+
+class ZeroBias:
+    """Zero bias that has been scored: the histogram, the base rate and the tails of each kind.
+
+    `block_counts_at` may give effective counts for (kind, threshold) from lumi sections; it is asked for weighted
+    samples only, and None means that it cannot tell.
+    """
+
+    def __init__(
+        self,
+        histogram: ScoreHistogram,
+        base: BaseRate,
+        *,
+        block_counts_at: Callable[[Kind, int], Counts | None] | None = None,
+        where: str = "zero bias",
+    ) -> None:
+        if histogram.n_events == 0:
+            raise InputError(where, "events", "none", "at least one")
+        self.histogram, self.base = histogram, base
+        self.tails: dict[Kind, Tails] = {kind: histogram.tails(kind) for kind in histogram.kinds}
+        self._block_counts_at = block_counts_at
+        self.all_w = float(self.tails["total"].sum_w[0])
+        self.all_w2 = float(self.tails["total"].sum_w2[0])
+        if self.all_w <= 0.0:
+            raise InputError(where, "weight", f"0 for all {histogram.n_events} events", "a sum above 0")
+
+    def tails_of(self, kind: str) -> Tails:
+        """Tails of one kind.
+
+        Raises
+        ------
+        InputError
+            If that kind needs a menu and there was none.
+        """
+        name = check_kind(kind)
+        return self.tails[name] if name in self.tails else self.histogram.tails(name)
+
+    def rates_hz(self, kind: str) -> FloatArray:
+        """Rate at each threshold 0 ... 2^18, Hz, never rising."""
+        return np.asarray(self.tails_of(kind).sum_w * self.base.hz / self.all_w)
+
+    def rate_at(self, threshold: int, kind: str = "total") -> RateEstimate:
+        """Rate of ``score >= threshold`` with its intervals."""
+        tails = self.tails_of(kind)
+        name = check_kind(kind)
+        events = int(tails.counts[threshold])
+        tail_w, tail_w2 = float(tails.sum_w[threshold]), float(tails.sum_w2[threshold])
+        counts, method = Counts(float(events), float(self.histogram.n_events)), "Clopper-Pearson"
+        if tails.weighted or self.histogram.is_weighted:
+            blocks = self._block_counts_at(name, threshold) if self._block_counts_at else None
+            if blocks is not None:
+                counts, method = blocks, "effective counts from lumi sections"
+            else:
+                counts, method = effective_counts(tail_w, tail_w2, self.all_w, self.all_w2), "effective counts"
+        hz = tail_w * self.base.hz / self.all_w
+        inner, outer = (
+            Interval(*(end * self.base.hz for end in clopper_pearson(*counts, level))) for level in (LEVEL_68, LEVEL_95)
+        )
+        return RateEstimate(hz, inner, outer, events, counts.passed, method)
+
+
+def find_threshold(
+    sample: ZeroBias,
+    target_hz: float,
+    *,
+    name: str = "",
+    kind: str = "total",
+    extrapolate: bool = False,
+    rng: np.random.Generator | None = None,
+) -> Threshold:
+    """The smallest integer threshold whose rate of `kind` does not exceed `target_hz`.
+
+    Parameters
+    ----------
+    extrapolate : where fewer than `MIN_EVENTS` events pass, fit the tail in place of refusing.
+    rng : for the interval of an extrapolation; a generator with seed 0 without it.
+
+    Raises
+    ------
+    TooFewEvents
+        If fewer than `MIN_EVENTS` events pass and `extrapolate` is false.
+    InputError
+        If the target cannot be, or the kind of rate needs a menu that is missing.
+    """
+    sample.base.check_target(target_hz)
+    which = check_kind(kind)
+    rates = sample.rates_hz(which)
+    threshold = int(np.argmax(rates <= target_hz * (1.0 + _ROUNDING)))
+    events = int(sample.tails_of(which).counts[threshold])
+    label = name or rate_label(target_hz)
+    if events < MIN_EVENTS:
+        if not extrapolate:
+            found = f"{events} events at or above {threshold}" if threshold < N_SCORES else "no threshold low enough"
+            expected = f"at least {MIN_EVENTS}, more zero bias or --extrapolate"
+            raise TooFewEvents("zero bias", f"{which} rate of {target_hz / 1e3:g} kHz", found, expected)
+        return _extrapolated(sample, which, target_hz, label, rng or np.random.default_rng(0))
+    below = threshold - 1 if threshold else None
+    return Threshold(
+        label,
+        which,
+        target_hz,
+        threshold,
+        {other: sample.rate_at(threshold, other) for other in sample.tails},
+        below,
+        None if below is None else sample.rate_at(below, which),
+    )
+
+
+def _extrapolated(sample: ZeroBias, kind: Kind, target_hz: float, name: str, rng: np.random.Generator) -> Threshold:
+    tails = sample.tails_of(kind)
+    fit = fit_tail(tails)
+    threshold = fit.smallest_threshold(target_hz / sample.base.hz * sample.all_w / float(tails.sum_w[0]))
+    if threshold >= N_SCORES:
+        raise TooFewEvents("extrapolation", f"{target_hz / 1e3:g} kHz", "a threshold above the score word", "2^18 - 1")
+    rates: dict[str, RateEstimate] = {}
+    for other, its_tails in sample.tails.items():
+        if its_tails.counts[threshold] >= MIN_EVENTS:
+            rates[other] = sample.rate_at(threshold, other)
+        else:
+            rates[other] = _extrapolated_rate(sample, other, threshold, rng)
+    return Threshold(
+        name,
+        kind,
+        target_hz,
+        threshold,
+        rates,
+        threshold - 1,
+        _extrapolated_rate(sample, kind, threshold - 1, rng),
+        {
+            "from_score": fit.start,
+            "events": fit.events,
+            "shape": fit.shape,
+            "scale": fit.scale,
+            "goodness_p_value": None if math.isnan(fit.p_value) else fit.p_value,  # type: ignore[dict-item]
+        },
+    )
+
+
+def _extrapolated_rate(sample: ZeroBias, kind: Kind, threshold: int, rng: np.random.Generator) -> RateEstimate:
+    tails = sample.tails_of(kind)
+    share = float(tails.sum_w[0]) / sample.all_w * sample.base.hz
+    fit = fit_tail(tails)
+    hz = fit.fraction_above(threshold) * share if threshold >= fit.start else sample.rate_at(threshold, kind).hz
+    ends = extrapolated_intervals(tails, threshold, (LEVEL_68, LEVEL_95), rng)
+    scaled = [Interval(min(low * share, hz), max(high * share, hz)) for low, high in ends]
+    events = int(tails.counts[threshold])
+    return RateEstimate(hz, scaled[0], scaled[1], events, fit.effective, "generalised Pareto tail")
+
+
+def rate_label(target_hz: float) -> str:
+    """Name of a working point by its rate, such as ``1kHz`` or ``0p25kHz``.
+
+    >>> rate_label(250.0)
+    '0p25kHz'
+    """
+    return f"{target_hz / 1e3:g}kHz".replace(".", "p")
+
+
+@dataclass(frozen=True, eq=False)
+class RateCurve:
+    """Rate against threshold at the thresholds where it changes most, for plots.
+
+    Attributes
+    ----------
+    kind : of the rate.
+    threshold : int64 (P,).
+    hz, low_hz, high_hz : (P,) rate and its 68 % interval, Hz.
+    """
+
+    kind: str
+    threshold: IntArray
+    hz: FloatArray
+    low_hz: FloatArray
+    high_hz: FloatArray
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON types."""
+        return {
+            "kind": self.kind,
+            "threshold": self.threshold.tolist(),
+            "hz": self.hz.tolist(),
+            "low_hz": self.low_hz.tolist(),
+            "high_hz": self.high_hz.tolist(),
+        }
+
+
+def rate_curve(sample: ZeroBias, kind: str = "total", *, points: int = 200, must: Sequence[int] = ()) -> RateCurve:
+    """About `points` thresholds, evenly spread in the logarithm of the rate, and those of `must`."""
+    rates = sample.rates_hz(kind)
+    last = int(np.argmax(rates <= 0)) if (rates <= 0).any() else N_SCORES
+    wanted = np.geomspace(rates[0], rates[max(last - 1, 0)], points) if last else np.array([rates[0]])
+    found = np.searchsorted(-rates[: last + 1], -wanted)
+    chosen = np.unique(np.concatenate([found, np.array(must, dtype=np.int64)]))
+    chosen = chosen[(chosen >= 0) & (chosen < max(last, 1))]
+    estimates = [sample.rate_at(int(threshold), kind) for threshold in chosen]
+    return RateCurve(
+        kind,
+        chosen.astype(np.int64),
+        np.array([estimate.hz for estimate in estimates]),
+        np.array([estimate.interval_68.low for estimate in estimates]),
+        np.array([estimate.interval_68.high for estimate in estimates]),
+    )
