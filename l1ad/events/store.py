@@ -23,8 +23,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
@@ -40,6 +39,8 @@ from l1ad.io import atomic_path
 FORMAT = "l1ad-events"
 FORMAT_VERSION = 1
 CHUNK_EVENTS = 16384
+#: Events written at once: whole chunks, so that the bytes do not depend on the pieces given to a writer.
+BLOCK_EVENTS = 8 * CHUNK_EVENTS
 
 #: Types of the columns that every part of the project knows by name.
 COLUMN_TYPES: dict[str, npt.DTypeLike] = {
@@ -85,13 +86,17 @@ class MenuBits(Mapping[str, BoolArray]):
         names = tuple(bits)
         if not names:
             return cls.empty(n_events)
-        table = np.empty((n_events, len(names)), dtype=bool)
-        for i, name in enumerate(names):
-            column = np.asarray(bits[name])
-            if column.shape != (n_events,):
-                raise LayoutError("menu_bits", name, f"shape {column.shape}", f"({n_events},)")
-            table[:, i] = column
-        return cls(names, np.packbits(table, axis=1, bitorder="little"))
+        packed = np.zeros((n_events, (len(names) + 7) // 8), dtype=np.uint8)
+        # Byte by byte: eight passes over contiguous memory are several times faster than filling a table by column.
+        for first in range(0, len(names), 8):
+            byte = np.zeros(n_events, dtype=np.uint8)
+            for shift, name in enumerate(names[first : first + 8]):
+                column = np.asarray(bits[name])
+                if column.shape != (n_events,):
+                    raise LayoutError("menu_bits", name, f"shape {column.shape}", f"({n_events},)")
+                byte |= column.astype(bool, copy=False).view(np.uint8) << np.uint8(shift)
+            packed[:, first // 8] = byte
+        return cls(names, packed)
 
     def __getitem__(self, name: str) -> BoolArray:
         try:
@@ -236,9 +241,10 @@ class Events:
                 )
         meta = dict(first.meta)
         meta["counts"] = add_counts(*(part.meta.get("counts", {}) for part in parts))
-        sources = list(dict.fromkeys(s for part in parts for s in part.meta.get("sources", [])))
-        if sources:
-            meta["sources"] = sources
+        for name in ("sources", "notes"):
+            joined = list(dict.fromkeys(text for part in parts for text in part.meta.get(name, [])))
+            if joined:
+                meta[name] = joined
         return cls(
             np.concatenate([part.hw for part in parts]),
             first.layout,
@@ -268,9 +274,13 @@ class Events:
         return Events(self.hw[index], self.layout, columns, self.menu_bits.take(index), self.meta)
 
     def chunks(self, size: int) -> Iterator[Events]:
-        """Successive pieces of `size` events; the last may be shorter."""
+        """Successive pieces of `size` events; the last may be shorter.
+
+        The counts of what was changed stay with the first piece, so that joining the pieces gives the same counts.
+        """
         for start in range(0, len(self), size):
-            yield self[start : start + size]
+            piece = self[start : start + size]
+            yield piece if not start else replace(piece, meta=_without_counts(self.meta))
 
     @property
     def weight(self) -> npt.NDArray[np.float64]:
@@ -347,6 +357,10 @@ class Events:
             writer.append(self)
 
 
+def _without_counts(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return {**meta, "counts": dict.fromkeys(meta.get("counts", {}), 0)}
+
+
 def _column(name: str, values: npt.ArrayLike, n: int, where: str) -> npt.NDArray[Any]:
     array = np.asarray(values)
     if array.shape != (n,):
@@ -363,24 +377,28 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
     """Write `Events` piece by piece; the file gets its name when the block ends well.
 
     The first piece fixes layout, columns and seeds; `append` checks the others against it. `compression` is None
-    (fastest) or ``gzip``.
+    (fastest) or ``gzip``. The bytes of the file depend on the events only, not on how they were cut into pieces.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, compression: str | None = None) -> None:
         if compression not in (None, "gzip"):
             raise InputError(str(path), "compression", compression, "none or gzip")
-        self._stack = contextlib.ExitStack()
         self._options: dict[str, Any] = {"compression": "gzip", "shuffle": True} if compression else {}
         self._path = path
         self._file: h5py.File | None = None
         self._meta: dict[str, Any] = {}
+        self._stack = contextlib.ExitStack()
         self._first: Events | None = None
+        self._waiting: list[Events] = []
+        self._written = 0
         self.n_events = 0
 
     def __enter__(self) -> EventsWriter:
-        temporary = self._stack.enter_context(atomic_path(self._path))
-        # No object times in the file: the same events give the same bytes.
-        self._file = self._stack.enter_context(h5py.File(temporary, "w", track_order=True))
+        with contextlib.ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self._path))
+            # No object times in the file: the same events give the same bytes.
+            self._file = h5py.File(temporary, "w", track_order=True)
+            self._stack = stack.pop_all()
         return self
 
     def append(self, events: Events) -> None:
@@ -390,29 +408,46 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
         ------
         LayoutError
             If layout, saturation policy, columns or seeds differ from those of the first piece.
+        InputError
+            If the disk is full.
         """
         assert self._file is not None, "use EventsWriter as a context manager"
         if self._first is None:
             self._first = events[:0]
             self._meta = dict(events.meta)
-            self._create(events)
+            with _disk_errors(self._path):
+                self._create(events)
         else:
-            merged = Events.concatenate([Events(*self._head()), events[:0]])
-            self._meta = dict(merged.meta)
-        start, stop = self.n_events, self.n_events + len(events)
+            head = replace(self._first, meta=self._meta)
+            self._meta = dict(Events.concatenate([head, events[:0]]).meta)
+        self._waiting.append(replace(events, meta={}))
+        self.n_events += len(events)
+        if self.n_events - self._written >= BLOCK_EVENTS:
+            with _disk_errors(self._path):
+                self._flush()
+
+    def _flush(self, *, last: bool = False) -> None:
+        """Write what waits in blocks of one size, the remainder only at the end."""
+        assert self._file is not None
+        if not self._waiting:
+            return
+        events = self._waiting[0] if len(self._waiting) == 1 else Events.concatenate(self._waiting)
+        stop = len(events) if last else len(events) - len(events) % BLOCK_EVENTS
+        for start in range(0, stop, BLOCK_EVENTS):
+            self._write(events[start : min(start + BLOCK_EVENTS, stop)])
+        self._waiting = [events[stop:]] if stop < len(events) else []
+
+    def _write(self, events: Events) -> None:
+        assert self._file is not None
+        start, stop = self._written, self._written + len(events)
         arrays = {"hw": events.hw, "menu/bits": events.menu_bits.packed}
         arrays.update({f"columns/{name}": values for name, values in events.columns.items()})
         for name, values in arrays.items():
             if name in self._file:
                 dataset = self._file[name]
                 dataset.resize(stop, axis=0)
-                if len(events):
-                    dataset[start:stop] = values
-        self.n_events = stop
-
-    def _head(self) -> tuple[Any, ...]:
-        assert self._first is not None
-        return (self._first.hw, self._first.layout, self._first.columns, self._first.menu_bits, self._meta)
+                dataset[start:stop] = values
+        self._written = stop
 
     def _create(self, events: Events) -> None:
         assert self._file is not None
@@ -441,17 +476,43 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._file is not None:
+        assert self._file is not None
+        if error is not None:
+            self._abandon()
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
             if self._first is None:
-                with self._stack:
-                    raise InputError(str(self._path), "events", "none", "at least one piece")
-            attributes = self._file.attrs
-            attributes["format"] = FORMAT
-            attributes["format_version"] = FORMAT_VERSION
-            attributes["layout"] = self._first.layout.name
-            attributes["meta"] = json.dumps(self._meta, sort_keys=True, allow_nan=False)
-        # The stack closes the file and then renames or removes it.
-        self._stack.__exit__(kind, error, trace)
+                self._abandon()
+                raise InputError(str(self._path), "events", "none", "at least one piece")
+            try:
+                with _disk_errors(self._path):
+                    self._flush(last=True)
+                    attributes = self._file.attrs
+                    attributes["format"] = FORMAT
+                    attributes["format_version"] = FORMAT_VERSION
+                    attributes["layout"] = self._first.layout.name
+                    attributes["meta"] = json.dumps(self._meta, sort_keys=True, allow_nan=False)
+                    self._file.close()
+            except InputError:
+                self._abandon()
+                raise
+
+    def _abandon(self) -> None:
+        """Close the file whatever its state: the caller's error is the one to report."""
+        assert self._file is not None
+        with contextlib.suppress(OSError, RuntimeError):
+            self._file.close()
+
+
+@contextlib.contextmanager
+def _disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """One line for a full disk, which h5py reports as OSError while writing and as RuntimeError while closing."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).splitlines()[0]
+        raise InputError(str(path), "write", reason, "a writable folder with room on the disk") from error
 
 
 class EventsFile:
@@ -477,35 +538,42 @@ class EventsFile:
 
     def _check(self) -> None:
         attributes = self._file.attrs
-        found = attributes.get("format")
+        found = attributes.get("format", "nothing")
         if found != FORMAT:
             raise InputError(self.path, "attribute format", found, FORMAT)
-        version = int(attributes.get("format_version", 0))
+        version = attributes.get("format_version", "nothing")
         if version != FORMAT_VERSION:
             raise InputError(self.path, "attribute format_version", version, FORMAT_VERSION)
-        self.layout = get_layout(str(attributes.get("layout")))
+        try:
+            self.layout = get_layout(str(attributes.get("layout", "nothing")))
+        except LayoutError as error:
+            raise InputError(self.path, "attribute layout", error.found, error.expected) from None
         try:
             self.meta: dict[str, Any] = json.loads(attributes.get("meta", "{}"))
-        except json.JSONDecodeError as error:
-            raise InputError(self.path, "attribute meta", error.msg, "JSON") from error
-        if "hw" not in self._file:
-            raise InputError(self.path, "/hw", "nothing", f"int16 (N, {self.layout.n_objects}, ...)")
-        hw = self._file["hw"]
-        if hw.ndim != 3 or hw.shape[1:] != self.layout.shape or hw.dtype != np.int16:
-            raise InputError(self.path, "/hw", f"{hw.dtype} {hw.shape}", f"int16 (N, {', '.join(map(str, self.layout.shape))})")
+        except (json.JSONDecodeError, TypeError) as error:
+            raise InputError(self.path, "attribute meta", str(error), "JSON") from error
+        slots, features = self.layout.shape
+        hw = self._dataset("hw")
+        if hw.ndim != 3 or hw.shape[1:] != (slots, features) or hw.dtype != np.int16:
+            raise InputError(self.path, "/hw", f"{hw.dtype} {hw.shape}", f"int16 (N, {slots}, {features})")
         self.n_events = int(hw.shape[0])
         self.column_names = tuple(self._file["columns"]) if "columns" in self._file else ()
         for name in self.column_names:
-            if self._file["columns"][name].shape != (self.n_events,):
-                raise InputError(
-                    self.path, f"/columns/{name}", self._file["columns"][name].shape, f"({self.n_events},)"
-                )
+            column = self._dataset(f"columns/{name}")
+            if column.shape != (self.n_events,):
+                raise InputError(self.path, f"/columns/{name}", f"shape {column.shape}", f"({self.n_events},)")
         self.menu_names: tuple[str, ...] = ()
         if "menu" in self._file:
-            self.menu_names = tuple(self._file["menu/names"].asstr()[:])
-            expected = (self.n_events, (len(self.menu_names) + 7) // 8)
-            if self._file["menu/bits"].shape != expected:
-                raise InputError(self.path, "/menu/bits", self._file["menu/bits"].shape, expected)
+            self.menu_names = tuple(self._dataset("menu/names").asstr()[:])
+            bits, expected = self._dataset("menu/bits"), (self.n_events, (len(self.menu_names) + 7) // 8)
+            if bits.shape != expected or bits.dtype != np.uint8:
+                raise InputError(self.path, "/menu/bits", f"{bits.dtype} {bits.shape}", f"uint8 {expected}")
+
+    def _dataset(self, name: str) -> Any:
+        found = self._file.get(name)
+        if not isinstance(found, h5py.Dataset):
+            raise InputError(self.path, f"/{name}", "a group" if found is not None else "nothing", "a data set")
+        return found
 
     def __len__(self) -> int:
         return self.n_events
@@ -518,8 +586,8 @@ class EventsFile:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Things a user should know about this file, in words."""
-        return ()
+        """Things a user should know about this file, in words: those that were written with it."""
+        return tuple(str(note) for note in self.meta.get("notes", ()))
 
     def __getitem__(self, index: slice) -> Events:
         """Read a range of events.
@@ -532,7 +600,9 @@ class EventsFile:
         start, stop, step = index.indices(self.n_events)
         if step != 1:
             raise InputError(self.path, "slice", f"step {step}", "step 1")
-        stop = max(start, stop)
+        return self._read(start, max(start, stop), first=True)
+
+    def _read(self, start: int, stop: int, *, first: bool) -> Events:
         try:
             hw = self._file["hw"][start:stop]
             columns = {name: self._file["columns"][name][start:stop] for name in self.column_names}
@@ -540,9 +610,9 @@ class EventsFile:
                 bits = MenuBits(self.menu_names, self._file["menu/bits"][start:stop])
             else:
                 bits = MenuBits.empty(stop - start)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise InputError(self.path, "data", str(error).splitlines()[0], "a complete file") from error
-        meta = {**self.meta, "sources": self.meta.get("sources", [Path(self.path).name])}
+        meta = dict(self.meta) if first else _without_counts(self.meta)
         if self._policy == "keep":
             # What was written was sorted and carries its policy already: only the words are checked again.
             self.layout.check(hw, where=self.path)
@@ -550,6 +620,8 @@ class EventsFile:
         previous = meta.pop("saturation", "keep")
         if previous not in ("keep", self._policy):
             raise InputError(self.path, "saturation policy", previous, f"keep, to apply {self._policy}")
+        # They are counted afresh.
+        meta["counts"] = {k: v for k, v in meta.get("counts", {}).items() if k != "saturated_objects"}
         return Events.from_arrays(
             hw,
             self.layout,
@@ -561,9 +633,12 @@ class EventsFile:
         )
 
     def chunks(self, size: int = CHUNK_EVENTS * 8) -> Iterator[Events]:
-        """Successive pieces of at most `size` events; one empty piece if the file has none."""
+        """Successive pieces of at most `size` events; one empty piece if the file has none.
+
+        The counts in the file stay with the first piece, so that joining the pieces gives the same counts.
+        """
         for start in range(0, max(self.n_events, 1), size):
-            yield self[start : start + size]
+            yield self._read(start, min(start + size, self.n_events), first=not start)
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
