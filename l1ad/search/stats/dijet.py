@@ -321,6 +321,25 @@ def fit_peak(
     )
 
 
+def fit_held(
+    counts: npt.ArrayLike, edges: npt.ArrayLike, signal: npt.ArrayLike, order: int = 3, *, sqrt_s: float = SQRT_S
+) -> tuple[FloatArray, float]:
+    """Fit the background with `signal` events held in each bin; returns (ln p0, p1 ... pk) and the deviance."""
+    n, e = _checked(counts, edges, order, sqrt_s)
+    space = _Space.build(n, e, order, sqrt_s)
+    solution = _minimise(space, n, None, constant=np.asarray(signal, np.float64))
+    return np.asarray(space.transform @ solution.values), solution.deviance
+
+
+def integrate(parameters: npt.ArrayLike, edges: npt.ArrayLike, *, sqrt_s: float = SQRT_S) -> FloatArray:
+    """Events in each bin for the parameters (ln p0, p1 ... pk)."""
+    p, e = np.asarray(parameters, np.float64), np.asarray(edges, np.float64)
+    points, weights = np.polynomial.legendre.leggauss(8)
+    half = np.diff(e)[:, None] / 2.0
+    nodes = e[:-1, None] + half * (1.0 + points)
+    return np.asarray((half * weights * np.exp(p[0] + _basis(nodes / sqrt_s, p.size - 1) @ p[1:])).sum(axis=1))
+
+
 def scan_masses(
     counts: npt.ArrayLike,
     edges: npt.ArrayLike,
@@ -472,8 +491,11 @@ def _minimise(
     *,
     start: FloatArray | None = None,
     lower: float = 0.0,
+    constant: FloatArray | float = 0.0,
 ) -> _Solution:
-    """MIGRAD with exact gradients from one start after the other until one converges; the signal stays above `lower`.
+    """MIGRAD with exact gradients from one start after the other until one converges.
+
+    The signal stays above `lower`; `constant` events are added to each bin, for a signal that is held fixed.
 
     Raises
     ------
@@ -486,13 +508,14 @@ def _minimise(
 
     def rates(p: FloatArray) -> tuple[FloatArray, FloatArray]:
         mu, jacobian = space.expected_and_jacobian(p[:k])
+        mu = mu + constant
         if shape is not None:
             mu = mu + p[-1] * shape
             jacobian = np.concatenate([jacobian, shape[:, None]], axis=1)
         return mu, jacobian
 
     def half_deviance(p: FloatArray) -> float:
-        mu = space.expected(p[:k])
+        mu = space.expected(p[:k]) + constant
         if shape is not None:
             mu = mu + p[-1] * shape
         # A negative signal must not make an expectation negative; the slope below the floor still points back up.
@@ -512,14 +535,14 @@ def _minimise(
         minuit.errordef = Minuit.LIKELIHOOD
         minuit.strategy = 0
         minuit.tol = 0.01
-        information = _information(space, n, shape, point)
+        information = _information(space, n, shape, point, constant)
         variance = np.diag(np.linalg.pinv(information))
         minuit.errors = np.sqrt(np.where(variance > 0, variance, 1.0))
         if shape is not None:
             minuit.limits[k] = (lower, None)
         minuit.migrad(ncall=2000)
         values = np.array(minuit.values)
-        information = _information(space, n, shape, values)
+        information = _information(space, n, shape, values, constant)
         slope = gradient(values)
         if not np.all(np.isfinite(information)) or np.linalg.eigvalsh(information)[0] <= 0:
             reason = "second derivatives that are not positive"
@@ -530,7 +553,7 @@ def _minimise(
         polished = values.copy()
         polished[free] -= np.linalg.solve(information[free, free], slope[free])
         if half_deviance(polished) <= half_deviance(values):
-            values, information, slope = polished, _information(space, n, shape, polished), gradient(polished)
+            values, information, slope = polished, _information(space, n, shape, polished, constant), gradient(polished)
         edm = float(0.5 * slope[free] @ np.linalg.solve(information[free, free], slope[free]))
         if edm < _EDM_MAX:
             return _Solution(values, information, 2.0 * half_deviance(values), edm, attempt, at_limit)
@@ -544,11 +567,13 @@ _FLOOR = 1e-12
 _EDM_MAX = 1e-4
 
 
-def _information(space: _Space, n: FloatArray, shape: FloatArray | None, p: FloatArray) -> FloatArray:
+def _information(
+    space: _Space, n: FloatArray, shape: FloatArray | None, p: FloatArray, constant: FloatArray | float
+) -> FloatArray:
     """Exact second derivatives of half the deviance by (a, q[, signal])."""
     k = space.basis.shape[2]
     f = space.densities(p[:k])
-    mu, jacobian = f.sum(axis=1), np.matmul(f[:, None, :], space.basis)[:, 0, :]
+    mu, jacobian = f.sum(axis=1) + constant, np.matmul(f[:, None, :], space.basis)[:, 0, :]
     if shape is not None:
         mu = mu + p[-1] * shape
         jacobian = np.concatenate([jacobian, shape[:, None]], axis=1)
