@@ -32,6 +32,7 @@ app.add_typer(search_app, name="search")
 _VERBS = (
     ("data", data_app),
     ("simulate", data_app),
+    ("calibrate", app),
     ("display", app),
 )
 

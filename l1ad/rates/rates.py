@@ -180,6 +180,25 @@ class PileupProfile:
         return cls(array / array.sum(), name)
 
     @classmethod
+    def parse(cls, text: str) -> PileupProfile:
+        """``MEAN,SIGMA`` or the path of a table (see `read`).
+
+        Raises
+        ------
+        InputError
+            If it is neither.
+        """
+        fields = text.split(",")
+        if len(fields) == 2:
+            try:
+                mean, sigma = float(fields[0]), float(fields[1])
+            except ValueError:
+                pass
+            else:
+                return cls.from_gaussian(mean, sigma)
+        return cls.read(text)
+
+    @classmethod
     def read(cls, path: str | os.PathLike[str]) -> PileupProfile:
         """A text table of two columns, pile-up (whole number) and height, separated by commas, blanks or tabs.
 

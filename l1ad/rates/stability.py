@@ -1,7 +1,7 @@
 """Does a threshold give the same rate everywhere in the data?
 
-`GroupSums` gathers weights by run, lumi section, bunch position or pile-up, exactly and in any order; `Stability` is the
-table that follows from it and `drift_test` asks whether the rate is the same in all groups.
+`GroupSums` gathers weights by run, lumi section, bunch position or pile-up, exactly and in any order; `Stability` is
+the table that follows from it and `drift_test` asks whether the rate is the same in all groups.
 """
 
 from __future__ import annotations
@@ -152,7 +152,8 @@ class Stability:
             label[label == current] = current - 1
         first = np.searchsorted(label, np.arange(label[-1] + 1)) if len(label) else np.zeros(0, dtype=np.int64)
         sums = [np.bincount(label, column) for column in (self.all_w, self.tail_w, self.tail_w2)]
-        return Stability(self.variable, self.keys[first], *sums)
+        all_w, tail_w, tail_w2 = (np.asarray(column, dtype=np.float64) for column in sums)
+        return Stability(self.variable, self.keys[first], all_w, tail_w, tail_w2)
 
     def labels(self) -> list[str]:
         """Keys for people: ``run:lumi`` for lumi sections."""
