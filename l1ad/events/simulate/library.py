@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from l1ad.errors import InputError
 
-__all__ = ["EM", "HADRON", "MUON", "FORMAT_VERSION", "Library", "concatenate", "read_library", "write_library"]
+__all__ = ["EM", "HADRON", "MUON", "FORMAT_VERSION", "Library", "concatenate", "describe_library", "read_library", "write_library"]
 
 FORMAT_VERSION = 1
 EM, HADRON, MUON = 0, 1, 2
@@ -160,29 +160,53 @@ def write_library(path: str | Path, lib: Library) -> None:
         file.attrs["sigma_mb"] = lib.sigma_mb
 
 
+def _open(path: Path) -> Any:
+    import h5py
+
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(str(path), "file", str(error).splitlines()[0], "a generator library (HDF5)") from error
+    version = file.attrs.get("format_version")
+    if file.attrs.get("format") != "l1ad-library" or version != FORMAT_VERSION:
+        found = f"format {file.attrs.get('format')!r} version {version}"
+        file.close()
+        raise InputError(str(path), "format", found, f"'l1ad-library' version {FORMAT_VERSION}")
+    missing = [name for name in _ARRAYS if name not in file]
+    if missing:
+        file.close()
+        raise InputError(str(path), missing[0], "no such dataset", "a complete generator library")
+    return file
+
+
+def describe_library(path: str | Path) -> dict[str, Any]:
+    """Process, cross section, size, seed and tune of a library file, without reading it whole.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_library`.
+    """
+    with _open(Path(path)) as file:
+        attributes = file.attrs
+        return {
+            "process": str(attributes["process"]),
+            "sigma_mb": float(attributes["sigma_mb"]),
+            "n": int(attributes["n"]),
+            "seed": int(attributes["seed"]),
+            "tune": str(attributes["tune"]),
+        }
+
+
 def read_library(path: str | Path) -> Library:
     """Read a library file.
 
     Raises
     ------
-    l1ad.errors.InputError
+    InputError
         For a file that is missing, is not HDF5, or is not a library of this format version.
     """
-    import h5py
-
-    path = Path(path)
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(str(path), "file", str(error).splitlines()[0], "a generator library (HDF5)") from error
-    with file:
-        version = file.attrs.get("format_version")
-        if file.attrs.get("format") != "l1ad-library" or version != FORMAT_VERSION:
-            found = f"format {file.attrs.get('format')!r} version {version}"
-            raise InputError(str(path), "format", found, f"'l1ad-library' version {FORMAT_VERSION}")
-        missing = [name for name in _ARRAYS if name not in file]
-        if missing:
-            raise InputError(str(path), missing[0], "no such dataset", "a complete generator library")
+    with _open(Path(path)) as file:
         return Library(
             process=str(file.attrs["process"]),
             settings=tuple(json.loads(file.attrs["settings"])),
@@ -192,4 +216,3 @@ def read_library(path: str | Path) -> Library:
             sigma_mb=float(file.attrs["sigma_mb"]),
             **{name: file[name][:] for name in _ARRAYS},
         )
-

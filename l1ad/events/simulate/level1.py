@@ -1,0 +1,209 @@
+"""From drawn crossings to what the Level-1 trigger reports: integers in the ``cms_ugt`` layout.
+
+Slots: missing energy (towers without HF), 4 e/gammas, 4 muons at the second station, 10 jets; per-event columns ``ht``
+and ``met_hf`` (missing energy with HF) in the same 0.5 GeV steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from l1ad.events.layout import ObjectLayout, get_layout
+from l1ad.events.simulate.calibration import JetCalibration, default_calibration
+from l1ad.events.simulate.detector import ETA_CENTRE, Detector, gain_maps
+from l1ad.events.simulate.mixing import Crossings, Pool
+from l1ad.events.simulate.propagate import to_second_station
+
+__all__ = ["HT_ETA_MAX", "HT_JET_MIN_GEV", "L1Objects", "RawObjects", "emulate", "reconstruct"]
+
+HT_JET_MIN_GEV, HT_ETA_MAX = 30.0, 2.5
+_HT_CODE_MAX = 4095  # 12 bits, as the other sums
+_NOISE_TABLE = 400_003  # normal numbers a chunk; a crossing reads 2 x 5760 of them from a random start
+_TOWERS = 80 * 72
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class RawObjects:
+    """Uncalibrated calorimeter objects of n crossings, k candidates each in no order, zero where there is none.
+
+    ``jets`` (n, k, 4): pt after pile-up subtraction, pile-up, row, column; ``egs`` (n, k, 3): pt, pseudorapidity,
+    azimuth; ``met`` (n, 4): x and y without HF, x and y with it; ``towers_hit`` (n,); ``sum_et`` (n,). GeV.
+    """
+
+    jets: Array
+    egs: Array
+    met: Array
+    towers_hit: Array
+    sum_et: Array
+
+
+@dataclass(frozen=True)
+class L1Objects:
+    """Hardware integers: ``hw`` (n, 19, 3), ``ht`` and ``met_hf`` (n,), LSB 0.5 GeV; number of towers hit (n,)."""
+
+    hw: NDArray[np.int16]
+    ht: NDArray[np.int16]
+    met_hf: NDArray[np.int16]
+    towers_hit: NDArray[np.int16]
+
+
+def reconstruct(pool: Pool, crossings: Crossings, detector: Detector, rng: np.random.Generator) -> RawObjects:
+    """Run the compiled emulation over all crossings."""
+    from l1ad.events.simulate import kernel
+
+    n, d = len(crossings), detector
+    jets = np.zeros((n, kernel.N_CANDIDATES, 4), np.float32)
+    egs = np.zeros((n, kernel.N_CANDIDATES, 3), np.float32)
+    met = np.zeros((n, 4), np.float32)
+    sums = np.zeros((n, 2), np.float32)
+    gain_em, gain_had = gain_maps(d)
+    deposits = pool.deposits
+    kernel.crossings(
+        crossings.first,
+        crossings.events,
+        crossings.turns,
+        crossings.mirrors,
+        crossings.scales,
+        deposits.offset,
+        deposits.cell,
+        deposits.em,
+        deposits.had,
+        deposits.leak,
+        gain_em,
+        gain_had,
+        rng.standard_normal(_NOISE_TABLE, dtype=np.float32),
+        rng.integers(0, _NOISE_TABLE - 2 * _TOWERS, n),
+        crossings.spikes,
+        ETA_CENTRE,
+        np.array([d.noise_em, d.noise_had, d.zs_em, d.zs_had, d.zs_hf, d.scale_em, d.scale_had]),
+        np.array([d.met_barrel, d.met_endcap, d.met_hf, d.met_pileup]),
+        np.array([d.eg_seed, d.eg_h_over_e, d.eg_fine_grain, d.eg_shape, d.eg_veto_off]),
+        d.jet_seed,
+        jets,
+        egs,
+        met,
+        sums,
+    )
+    return RawObjects(jets, egs, met, sums[:, 0], sums[:, 1])
+
+
+def magnitude_codes(values: Array, lsb: float, code_max: int) -> NDArray[np.int16]:
+    """Transverse energies to codes: whole steps, rounded down as the hardware does, saturated at the largest code."""
+    return np.clip(np.floor(values / lsb), 0, code_max).astype(np.int16)
+
+
+def angle_codes(phi: Array, period: int) -> NDArray[np.int16]:
+    """Azimuths (rad) to codes 0 .. period - 1."""
+    turns = np.mod(np.asarray(phi, np.float64), 2 * np.pi) / (2 * np.pi)
+    return (np.floor(turns * period).astype(np.int64) % period).astype(np.int16)
+
+
+def _linear_codes(eta: Array, lsb: float, low: int, high: int) -> NDArray[np.int16]:
+    return np.clip(np.rint(np.asarray(eta, np.float64) / lsb), low, high).astype(np.int16)
+
+
+def _fill(
+    hw: NDArray[np.int16], layout: ObjectLayout, name: str, pt: Array, eta: Array, phi: Array, least: float
+) -> None:
+    """Hardest candidates of (n, k) arrays into the slots of one object; below ``least`` GeV a slot stays empty."""
+    group = layout.group(name)
+    order = np.argsort(-pt, axis=1, kind="stable")[:, : group.count]
+    pt, eta, phi = (np.take_along_axis(x, order, axis=1) for x in (pt, eta, phi))
+    word_pt, word_eta, word_phi = group.words
+    codes = magnitude_codes(pt, word_pt.lsb, word_pt.code_max)
+    there = (pt >= least) & (codes > 0)
+    block = hw[:, layout.slices[name]]
+    block[:, :, 0] = np.where(there, codes, 0)
+    block[:, :, 1] = np.where(there, _linear_codes(eta, word_eta.lsb, word_eta.code_min, word_eta.code_max), 0)
+    block[:, :, 2] = np.where(there, angle_codes(phi, word_phi.period), 0)
+
+
+def hadronic_sum(hw: NDArray[np.int16], layout: ObjectLayout) -> NDArray[np.int16]:
+    """HT: sum of the codes of jets with pt >= 30 GeV and |eta| < 2.5."""
+    jets = hw[:, layout.slices["jet"]].astype(np.int64)
+    pt_word, eta_word, _ = layout.group("jet").words
+    counts = (jets[:, :, 0] * pt_word.lsb >= HT_JET_MIN_GEV) & (np.abs(jets[:, :, 1]) * eta_word.lsb < HT_ETA_MAX)
+    return np.minimum(np.where(counts, jets[:, :, 0], 0).sum(axis=1), _HT_CODE_MAX).astype(np.int16)
+
+
+def emulate(
+    pool: Pool,
+    crossings: Crossings,
+    detector: Detector,
+    rng: np.random.Generator,
+    calibration: JetCalibration | None = None,
+) -> L1Objects:
+    """Level-1 objects of drawn crossings."""
+    calibration = calibration or default_calibration()
+    layout = get_layout("cms_ugt")
+    raw = reconstruct(pool, crossings, detector, rng)
+    n = len(crossings)
+    hw = np.zeros((n, *layout.shape), np.int16)
+
+    word, _, phi_word = layout.group("met").words
+    met = detector.met_scale * np.hypot(raw.met[:, 0], raw.met[:, 1])
+    hw[:, 0, 0] = magnitude_codes(met, word.lsb, word.code_max)
+    hw[:, 0, 2] = np.where(hw[:, 0, 0] > 0, angle_codes(np.arctan2(raw.met[:, 1], raw.met[:, 0]), phi_word.period), 0)
+    met_hf = detector.met_scale_hf * np.hypot(raw.met[:, 2], raw.met[:, 3])
+
+    egs = raw.egs.astype(np.float64)
+    _fill(hw, layout, "eg", egs[:, :, 0] * detector.eg_scale, egs[:, :, 1], egs[:, :, 2], detector.eg_min)
+
+    jets = raw.jets.astype(np.float64)
+    row = jets[:, :, 2].astype(np.int64)
+    pt = np.where(jets[:, :, 0] > 0, calibration(jets[:, :, 0], row, detector), 0.0)
+    _fill(hw, layout, "jet", pt, ETA_CENTRE[row], (jets[:, :, 3] + 0.5) * (2 * np.pi / 72), detector.jet_min)
+
+    pt, eta, phi = muons(pool, crossings, detector, rng)
+    _fill(hw, layout, "mu", pt, eta, phi, detector.mu_min)
+    return L1Objects(
+        hw=hw,
+        ht=hadronic_sum(hw, layout),
+        met_hf=magnitude_codes(met_hf, word.lsb, word.code_max),
+        towers_hit=raw.towers_hit.astype(np.int16),
+    )
+
+
+def muons(
+    pool: Pool, crossings: Crossings, d: Detector, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Muon candidates, (n, 4) each: assigned pt (0 for none), pseudorapidity and azimuth at the second station."""
+    n = len(crossings)
+    counts = pool.mu_offset[crossings.events + 1] - pool.mu_offset[crossings.events]
+    counts = np.where(crossings.scales == 1.0, counts, 0)  # none out of time
+    collision = np.repeat(np.arange(len(counts)), counts)
+    within = np.arange(len(collision)) - np.repeat(np.cumsum(counts) - counts, counts)
+    pt, eta, phi, charge = pool.muons[pool.mu_offset[crossings.events[collision]] + within].astype(np.float64).T
+    mirror = crossings.mirrors[collision].astype(bool)
+    eta = np.where(mirror, -eta, eta)
+    phi = phi + crossings.turns[collision] * (2 * np.pi / 72)
+    owner = np.searchsorted(crossings.first, collision, side="right") - 1
+
+    region = np.digitize(np.abs(eta), (0.83, 1.24))  # barrel, overlap, endcap track finder
+    turn_on = np.array([d.mu_turn_on_barrel, d.mu_turn_on_overlap, d.mu_turn_on_endcap])[region]
+    seen = rng.random(len(pt)) * (1.0 + np.exp(np.minimum((turn_on - pt) / d.mu_turn_on_width, 50.0))) < d.mu_efficiency
+    seen &= np.abs(eta) < 2.4
+    sigma = np.where(region == 0, d.mu_sigma_barrel, d.mu_sigma_endcap)
+    log_pt = np.log(pt * d.mu_scale + d.mu_shift) + sigma * rng.standard_normal(len(pt))
+    tail = rng.random(len(pt)) < d.mu_tail
+    log_pt += np.where(tail, np.abs(d.mu_tail_sigma * rng.standard_normal(len(pt))), 0.0)
+    assigned = np.exp(log_pt)
+    # the station measures position; the mirror image of a particle bends the same way in azimuth
+    eta, phi = to_second_station(pt, eta, phi, charge)
+    eta = eta + 0.012 * rng.standard_normal(len(pt))
+    phi = phi + 0.005 * rng.standard_normal(len(pt))
+
+    out = np.zeros((3, n, 4))
+    owner, values = owner[seen], np.stack([assigned, eta, phi])[:, seen]
+    order = np.lexsort((-values[0], owner))
+    owner, values = owner[order], values[:, order]
+    rank = np.arange(len(owner)) - np.searchsorted(owner, owner, side="left")
+    first = rank < out.shape[2]
+    out[:, owner[first], rank[first]] = values[:, first]
+    return out[0], out[1], out[2]

@@ -1,0 +1,100 @@
+"""Particles at the calorimeter face to deposits in trigger towers.
+
+Done once a library: a crossing then only adds up integers rows and columns, turned in azimuth by whole towers and
+mirrored in pseudorapidity, which gives each collision 144 appearances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from l1ad.events.simulate.detector import ETA_EDGES, N_ETA, N_PHI, Detector
+from l1ad.events.simulate.library import EM, HADRON, MUON, Library
+
+__all__ = ["Deposits", "deposit"]
+
+_CHUNK = 2_000_000
+_MIP_GEV = 2.5  # what a muon leaves, as energy
+_LEAK_LENGTH = 0.007 / 0.0873  # lateral size of an electromagnetic shower in towers
+LEAK_STEPS = 200  # a leaking share is stored in steps of 1/200, signed by the neighbour's side
+
+
+@dataclass(frozen=True)
+class Deposits:
+    """Tower deposits of all collisions of one or more libraries.
+
+    ``cell`` is 72 * row + column; ``em`` and ``had`` are transverse energies in GeV; ``leak`` is the share of ``em`` that
+    goes to the neighbouring column, times :data:`LEAK_STEPS`, positive for the next one and negative for the previous.
+    """
+
+    offset: NDArray[np.int64]
+    cell: NDArray[np.uint16]
+    em: NDArray[np.float32]
+    had: NDArray[np.float32]
+    leak: NDArray[np.int8]
+
+    @staticmethod
+    def concatenate(parts: list[Deposits]) -> Deposits:
+        """Join them in order."""
+        ends = np.cumsum([0] + [int(p.offset[-1]) for p in parts])
+        offset = [parts[0].offset[:1], *(p.offset[1:] + end for p, end in zip(parts, ends, strict=False))]
+        joined: dict[str, Any] = {k: np.concatenate([getattr(p, k) for p in parts]) for k in ("cell", "em", "had", "leak")}
+        return Deposits(offset=np.concatenate(offset), **joined)
+
+
+def deposit(library: Library, detector: Detector) -> Deposits:
+    """Shower every particle of a library: response, resolution, lateral spread, sharing between the calorimeters.
+
+    The fluctuations are drawn from ``detector.pattern_seed`` and the library's name, so that every worker makes the same
+    deposits.
+    """
+    rng = np.random.default_rng([detector.pattern_seed, 2, *library.process.encode()])
+    n = len(library.et)
+    parts = [
+        _deposit(library.eta[a : a + _CHUNK], library.phi[a : a + _CHUNK], library.et[a : a + _CHUNK],
+                 library.kind[a : a + _CHUNK], detector, rng)
+        for a in range(0, max(n, 1), _CHUNK)
+    ]  # fmt: skip
+    cell, em, had, leak = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return Deposits(library.offset, cell, em, had, leak)
+
+
+def _deposit(
+    eta: NDArray[Any], phi: NDArray[Any], et: NDArray[Any], kind: NDArray[Any], d: Detector, rng: np.random.Generator
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    eta, phi, et = (x.astype(np.float32) for x in (eta, phi, et))
+    n = len(et)
+    energy = np.maximum(et * np.cosh(eta), 0.05)
+    hadron, muon = kind == HADRON, kind == MUON
+    width = np.where(hadron, np.float32(d.shower_width), np.float32(0.0))
+    eta = eta + width * rng.standard_normal(n, dtype=np.float32)
+    phi = phi + width * rng.standard_normal(n, dtype=np.float32)
+    forward = np.abs(eta) > 3.0
+    stochastic = np.where(forward, d.hf_stochastic, np.where(hadron, d.hcal_stochastic, d.ecal_stochastic))
+    constant = np.where(forward, d.hf_constant, np.where(hadron, d.hcal_constant, d.ecal_constant))
+    sigma = np.hypot(stochastic / np.sqrt(energy), constant)
+    response = np.where(hadron, 1.0 - d.hadron_deficit * np.maximum(energy, 1.0) ** -0.15, 1.0)
+    seen = np.maximum(et * response * (1.0 + sigma * rng.standard_normal(n, dtype=np.float32)), 0.0)
+    seen = np.where(muon, np.minimum(seen, _MIP_GEV / np.cosh(eta)), seen)
+
+    # Share of the electromagnetic calorimeter: all of an electron, a MIP or part of a hadron, a little of a muon.
+    mip = rng.random(n, dtype=np.float32) < d.hadron_mip
+    share = np.where(mip, np.minimum(0.3 / np.maximum(energy, 0.3), 0.5), 0.1 + 0.7 * rng.random(n, dtype=np.float32))
+    share = np.where(kind == EM, 1.0, np.where(muon, 0.15, share))
+
+    column = np.mod(phi, 2 * np.pi) * (N_PHI / (2 * np.pi))
+    iphi = np.minimum(column.astype(np.int64), N_PHI - 1)
+    ieta = np.clip(np.searchsorted(ETA_EDGES, eta, side="right") - 1, 0, N_ETA - 1)
+    inside = column - iphi - 0.5  # -0.5 .. 0.5 within the tower
+    leak = np.where((kind == EM) & ~forward, d.em_leak * np.exp(-(0.5 - np.abs(inside)) / _LEAK_LENGTH), 0.0)
+    steps = np.rint(np.copysign(leak, inside) * LEAK_STEPS).astype(np.int8)
+    return (
+        (ieta * N_PHI + iphi).astype(np.uint16),
+        (seen * share).astype(np.float32),
+        (seen * (1.0 - share)).astype(np.float32),
+        steps,
+    )

@@ -1,0 +1,63 @@
+"""Make the sample that ships in ``l1ad/data``: natural and weighted zero bias, and the signals.
+
+    python scripts/make_sample.py --library FOLDER [--out l1ad/data] [--workers 2]
+
+Libraries that FOLDER lacks are generated first, with the seed below: about an hour on one core. The same seeds give the
+same files. Natural zero bias is for training, the weighted one for thresholds and rates: they share no crossing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from l1ad.events.simulate.generate import generate_to_file
+from l1ad.events.simulate.processes import BACKGROUND, SIGNALS
+from l1ad.events.simulate.produce import LIBRARY_SEED, library_path, simulate
+
+SEED = 13600
+N_SOFT = 200_000
+N_NATURAL = 150_000
+N_WEIGHTED = 100_000
+N_SIGNAL = 3_000
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", type=Path, required=True, help="folder of generator libraries")
+    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent.parent / "l1ad" / "data")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--only", nargs="*", help="names of the files to make, without .h5")
+    options = parser.parse_args()
+
+    for name, process in {**BACKGROUND, **SIGNALS}.items():
+        path = library_path(options.library, name)
+        if not path.exists():
+            sys.stderr.write(f"generating {name}\n")
+            n = N_SOFT if name == "soft" else None
+            generate_to_file(path, process, n, seed=LIBRARY_SEED, workers=options.workers)
+
+    jobs = [("zero_bias", "zero_bias", N_NATURAL, False), ("zero_bias_weighted", "zero_bias", N_WEIGHTED, True)]
+    jobs += [(f"signal_{name}", name, N_SIGNAL, False) for name in SIGNALS]
+    total = 0
+    for stem, process, n, stratified in jobs:
+        if options.only and stem not in options.only:
+            continue
+        start = time.perf_counter()
+        events = simulate(
+            process, n, seed=SEED, stratified=stratified, library=options.library, workers=options.workers
+        )
+        path = options.out / f"{stem}.h5"
+        events.write(path, compression="gzip")
+        size = path.stat().st_size
+        total += size
+        sys.stdout.write(f"{stem:28s} {len(events):7d} events {size / 1e6:6.2f} MB {time.perf_counter() - start:6.1f} s\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{'total':28s} {'':14s} {total / 1e6:6.2f} MB\n")
+
+
+if __name__ == "__main__":
+    main()
