@@ -441,7 +441,7 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
         assert self._file is not None
         start, stop = self._written, self._written + len(events)
         arrays = {"hw": events.hw, "menu/bits": events.menu_bits.packed}
-        arrays.update({f"columns/{name}": values for name, values in events.columns.items()})
+        arrays.update({f"columns/{name}": events.columns[name] for name in sorted(events.columns)})
         for name, values in arrays.items():
             if name in self._file:
                 dataset = self._file[name]
@@ -466,8 +466,9 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
             )
 
         dataset("hw", events.hw)
-        for name, values in events.columns.items():
-            dataset(f"columns/{name}", values)
+        # By name, which is the order in which they are read back.
+        for name in sorted(events.columns):
+            dataset(f"columns/{name}", events.columns[name])
         if events.menu_bits.names:
             dataset("menu/bits", events.menu_bits.packed)
             names = np.array(events.menu_bits.names, dtype=object)
