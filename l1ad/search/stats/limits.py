@@ -102,8 +102,8 @@ def counting_limit(observed: int, background: float, *, signal: float = 1.0, lev
 
     Solves ``P(N <= n | mu s + b) = (1 - level) P(N <= n | b)``. Without observed events the background cancels:
 
-    >>> round(counting_limit(0, 7.3), 6) == round(-np.log(0.05), 6)
-    True
+    >>> round(counting_limit(0, 7.3), 6)
+    2.995732
     """
     from scipy.optimize import brentq
     from scipy.special import gammaincc
