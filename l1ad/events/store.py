@@ -396,8 +396,8 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
     def __enter__(self) -> EventsWriter:
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self._path))
-            # No object times in the file: the same events give the same bytes.
-            self._file = h5py.File(temporary, "w", track_order=True)
+            # Without creation order, which would bring times with it: the same events give the same bytes.
+            self._file = h5py.File(temporary, "w")
             self._stack = stack.pop_all()
         return self
 
