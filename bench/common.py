@@ -213,7 +213,9 @@ def write_readme(folder: Path = RESULTS, readme: Path = BENCH / "README.md") -> 
             + (" A quick run: less work than the figures are quoted for." if value["quick"] else "")
         )
         notes = "".join(f"- {note}\n" for note in value["notes"])
-        parts.append(f"## {value['title']}\n\n`python bench/{value['subject']}.py`. {head}\n\n{value['table']}\n\n{notes}")
+        parts.append(
+            f"## {value['title']}\n\n`python bench/{value['subject']}.py`. {head}\n\n{value['table']}\n\n{notes}"
+        )
     text = readme.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)

@@ -163,21 +163,34 @@ class Trigger:
 
     # ------------------------------------------------------------------ evaluation
 
-    def score(self, events: Events | npt.ArrayLike, *, golden: bool = True) -> Codes:
+    def score(
+        self,
+        events: Events | npt.ArrayLike,
+        *,
+        golden: bool = False,
+        threads: int = 1,
+        isa: str | None = None,
+    ) -> Codes:
         """Integer scores (N,), LSB 1/16.
 
         Parameters
         ----------
         events : `Events` of the trigger's layout, hardware codes (N, slots, features) or network inputs (N, inputs).
-        golden : use the reference evaluation.
+        golden : use the reference evaluation instead of the fast emulation, which gives the same integers.
+        threads : how many threads the emulation uses.
+        isa : instruction-set level of the emulation (see `l1ad.trigger.emulate`), the best of the machine by default.
 
         Raises
         ------
         TriggerError
-            If the shape or the layout does not match.
+            If the shape or the layout does not match, or `threads` or `isa` cannot be.
         """
-        del golden
-        return self._evaluate(events, self.program.score)[:, 0]
+        if golden:
+            return self._evaluate(events, self.program.score)[:, 0]
+        from l1ad.trigger import emulate
+
+        rows, columns = self._rows(events)
+        return emulate.score(self.program, rows, columns=columns, threads=threads, isa=isa)
 
     def latents(self, events: Events | npt.ArrayLike) -> Codes:
         """Codes of the latent vector (N, latents) on the grid of its node.
@@ -197,21 +210,30 @@ class Trigger:
 
     def inputs(self, events: Events | npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
         """The network inputs (N, inputs) of what `score` takes."""
+        rows, columns = self._rows(events)
+        return rows if columns is None else rows[:, columns]
+
+    def _rows(self, events: Events | npt.ArrayLike) -> tuple[npt.NDArray[np.integer[Any]], Codes | None]:
+        """Flat rows (N, words), not copied where possible, and the inputs' positions unless a row is them."""
         layout = self.layout
         if isinstance(events, Events):
             # The adc2021 layout is the uGT's words under another name: what counts is the words.
             if events.layout.words != layout.words:
                 raise TriggerError(self.name, "layout of the events", events.layout.name, layout.name)
-            return events.inputs
+            return self._flat(events.hw)
         array = np.asarray(events)
         if not np.issubdtype(array.dtype, np.integer):
             raise TriggerError(self.name, "type of the inputs", array.dtype, "integers")
         if array.ndim == 3 and array.shape[1:] == layout.shape:
-            return array.reshape(len(array), -1)[:, layout.input_index]
+            return self._flat(array)
         if array.ndim == 2 and array.shape[1] == layout.n_inputs:
-            return array
+            return array, None
         expected = f"(N, {layout.n_objects}, {layout.n_features}) or (N, {layout.n_inputs})"
         raise TriggerError(self.name, "shape of the inputs", array.shape, expected)
+
+    def _flat(self, hw: npt.NDArray[np.integer[Any]]) -> tuple[npt.NDArray[np.integer[Any]], Codes | None]:
+        rows, index = hw.reshape(len(hw), self.layout.n_objects * self.layout.n_features), self.layout.input_index
+        return rows, None if len(index) == rows.shape[1] else index
 
     def _evaluate(self, events: Events | npt.ArrayLike, node: str) -> Codes:
         inputs = self.inputs(events)
