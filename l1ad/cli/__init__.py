@@ -33,6 +33,7 @@ _VERBS = (
     ("data", data_app),
     ("simulate", data_app),
     ("calibrate", app),
+    ("train", app),
     ("display", app),
 )
 

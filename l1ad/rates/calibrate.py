@@ -44,13 +44,14 @@ from l1ad.rates.tasks import (
     Source,
     TailSums,
     TailTask,
+    WorkersDied,
     dask_executor,
     plan,
     process_pool,
     read_sums,
     run_tasks,
 )
-from l1ad.rates.thresholds import RateCurve, Threshold, TooFewEvents, ZeroBias, find_threshold, rate_curve
+from l1ad.rates.thresholds import RateCurve, Threshold, ZeroBias, find_threshold, rate_curve
 
 #: Decisions of the data that are no part of a menu to be pure of: zero-bias and random seeds, and anomaly seeds.
 NOT_A_MENU = (
@@ -178,8 +179,8 @@ def calibrate(
     budget_hz : propose prescales for this total.
     saturation : what the reader does with saturated objects; the firmware keeps them.
     exclude_seeds : patterns of decisions in the data that are not taken for a menu.
-    work : folder for intermediate results, shared with the workers; it is removed at the end, and kept after a crash
-        or a refused target, so that the next call goes on from it.
+    work : folder for intermediate results, shared with the workers; it is removed at the end, and kept after a crash,
+        so that the next call goes on from it.
     chunk_events : events a task, for files that can be divided.
     workers, dask, executor : who does the tasks: processes here, a dask scheduler (or ``local``), or an executor.
     progress : called with what is being done, how many tasks are done and how many there are.
@@ -216,7 +217,7 @@ def calibrate(
         if pileup is not None:
             factors, uncovered = pileup_factors(pileup, _pileup_of(sources, context, executors, progress))
             context = replace(context, factors=factors)
-            if uncovered > 0:
+            if uncovered > 1e-3:
                 notes.append(f"{100 * uncovered:.2g} % of the pile-up profile lies where zero bias has no events")
         result = _calibrate(
             context, sources, rates_hz, which, base, pileup, signals or {}, extrapolate, budget_hz, chunk_events,
@@ -224,10 +225,10 @@ def calibrate(
         )  # fmt: skip
         done = True
         return result
-    except TooFewEvents:
+    except WorkersDied:
         raise
     except L1adError:
-        # Nothing in it would serve a second try with other input.
+        # Bad input leaves nothing behind; a crash or a killed worker does, so that the next call goes on from it.
         done = True
         raise
     finally:
@@ -465,6 +466,7 @@ def _signal(
         "efficiency_curve": {
             "kind": kind,
             "rate_hz": curve.hz.tolist(),
+            "thresholds_hz": {item.name: item.rate.hz for item in thresholds},
             "efficiency": {
                 one: [signal.efficiency(int(t), one).value for t in curve.threshold] for one in histogram.kinds
             },

@@ -67,12 +67,12 @@ def plot_rates(curves: Mapping[str, RateCurve], thresholds: Sequence[Threshold],
             )
             axes.plot([item.threshold], [item.rate.hz / 1e3], "o", color="black", ms=5, zorder=5)
         axes.set_yscale("log")
-        positive = [curve.hz[curve.hz > 0].min() for curve in curves.values() if (curve.hz > 0).any()]
-        lowest = min([*positive, *(item.target_hz for item in thresholds)])
+        # Two decades below the lowest target are enough: the last events of a long tail say nothing about it.
+        floor = 0.05 * min(item.target_hz for item in thresholds)
         highest = max(float(curve.hz.max()) for curve in curves.values())
-        axes.set_ylim(0.5 * lowest / 1e3, 4.0 * highest / 1e3)
-        last = max(int(curve.threshold[-1]) for curve in curves.values())
-        axes.set_xlim(0, 1.25 * max([last, *(item.threshold for item in thresholds)]))
+        axes.set_ylim(floor / 1e3, 4.0 * highest / 1e3)
+        last = max(int(curve.threshold[curve.hz > floor].max(initial=1)) for curve in curves.values())
+        axes.set_xlim(0, 1.35 * max([last, *(item.threshold for item in thresholds)]))
         axes.set_xlabel("threshold (integer, LSB 1/16)")
         axes.set_ylabel("rate (kHz)")
         axes.legend(loc="upper center", frameon=False)
@@ -87,15 +87,18 @@ def plot_efficiencies(
     """
     with _figure(path) as axes:
         axis_kind = ""
+        drawn: list[tuple[Any, Any]] = []
         for colour, (name, content) in zip(COLOURS * (1 + len(signals) // len(COLOURS)), signals.items()):
             curve = content["efficiency_curve"]
             axis_kind = curve["kind"]
             rate, efficiency = np.array(curve["rate_hz"]) / 1e3, np.array(curve["efficiency"][kind]) * 100
             shown = (rate > 0) & (efficiency > 0)
             axes.plot(rate[shown], efficiency[shown], color=colour, label=name)
-            for point in content["thresholds"].values():
-                entry = point[kind]
-                at = float(np.interp(-entry["value"] * 100, -efficiency, rate)) if len(rate) else 0.0
+            if shown.any():
+                drawn.append((rate[shown], efficiency[shown]))
+            for point, entries in content["thresholds"].items():
+                entry = entries[kind]
+                at = curve["thresholds_hz"][point] / 1e3
                 if at <= 0 or entry["value"] <= 0:
                     continue
                 low, high = (100 * end for end in entry["interval_68"])
@@ -106,7 +109,8 @@ def plot_efficiencies(
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(0.05, 300)
-        axes.set_ylim(0.02, 150)
+        seen = [np.interp(-0.05, -x, y) for x, y in drawn]
+        axes.set_ylim(0.5 * max(min(seen, default=1.0), 1e-3), 300)
         axes.set_xlabel(f"{_AXES.get(axis_kind, 'rate')} (kHz)")
         axes.set_ylabel("efficiency (%)" if kind == "total" else f"{kind} efficiency (%)")
         axes.legend(loc="upper left", frameon=False, ncols=2)
@@ -132,12 +136,17 @@ def plot_stability(
         groups = table.joined(max_groups=max_groups)
         full = groups.all_w > 0
         rate = groups.tail_w[full] / groups.all_w[full] * hz / 1e3
-        error = np.sqrt(groups.tail_w2[full]) / groups.all_w[full] * hz / 1e3
-        ordered = table.variable in ("pileup", "bx")
-        x = groups.keys[full].astype(np.float64) if ordered else np.arange(int(full.sum()), dtype=np.float64)
+        # A group in which nothing passes still has the error of one event.
+        unit = float(table.tail_w2.sum() / table.tail_w.sum()) if table.tail_w.any() else 1.0
+        error = np.sqrt(np.maximum(groups.tail_w2[full], unit**2)) / groups.all_w[full] * hz / 1e3
+        first = groups.keys.astype(np.float64)
+        last = np.append(first[1:] - 1.0, float(table.keys[-1]))
+        if table.variable not in ("pileup", "bx"):
+            first = last = np.arange(len(groups.keys), dtype=np.float64)
+        x, half = 0.5 * (first + last)[full], 0.5 * (last - first)[full]
         common = table.fraction * hz / 1e3
         axes.axhline(common, color="0.5", lw=1, ls="--")
-        axes.errorbar(x, rate, yerr=error, fmt="o", ms=5, color=COLOURS[0])
+        axes.errorbar(x, rate, yerr=error, xerr=half, fmt="o", ms=5, color=COLOURS[0])
         text = f"mean {common:.3g} kHz"
         if test is not None:
             text += (
@@ -145,7 +154,7 @@ def plot_stability(
                 f"\nCUSUM {test.cusum:.2f}, p = {test.cusum_p_value:.2g}"
             )
         axes.text(0.02, 0.97, text, transform=axes.transAxes, va="top", fontsize=13)
-        axes.set_ylim(0, 1.6 * max(float((rate + error).max()), 1e-9))
+        axes.set_ylim(0, 1.45 * max(float((rate + error).max()), 1e-9))
         axes.set_xlabel(_GROUPS[table.variable])
         axes.set_ylabel("rate (kHz)")
         axes.set_title(title, fontsize=14, loc="left")

@@ -400,6 +400,10 @@ def read_sums(group: h5py.Group, n_bins: int) -> ExactSums:
     return ExactSums(n_bins, {int(power): limb[:] for power, limb in group.get("limbs", {}).items()})
 
 
+class WorkersDied(L1adError):
+    """Workers were killed again and again; what is done is kept, and the next call goes on from it."""
+
+
 Task = ScoreTask | TailTask | PileupTask
 Progress = Callable[[str, int, int], None]
 ExecutorFactory = Callable[[], AbstractContextManager[Executor | None]]
@@ -428,8 +432,8 @@ def run_tasks(
 
     Raises
     ------
-    L1adError
-        If workers keep dying, or what a task raises.
+    WorkersDied
+        If they keep dying; and whatever a task raises.
     """
     Path(tasks[0].scored.context.folder if isinstance(tasks[0], TailTask) else tasks[0].context.folder).mkdir(
         parents=True, exist_ok=True
@@ -446,7 +450,7 @@ def run_tasks(
                 text = (
                     f"{what}: a worker died {restarts + 1} times (out of memory?); run again to go on from what is done"
                 )
-                raise L1adError(text) from error
+                raise WorkersDied(text) from error
 
 
 def _hand_out(

@@ -1,0 +1,104 @@
+"""`l1ad train`, `l1ad freeze` and `l1ad tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to `app`."""
+    app.command("train", help=_TRAIN_HELP)(train)
+    app.command("freeze", help=_FREEZE_HELP)(freeze)
+
+
+_TRAIN_HELP = """Train what a configuration describes, or go on with a run that was killed.
+
+CONFIG is a YAML file or the name of a shipped configuration. The run folder gets the trained model, the scaling of the
+inputs, the history and the learning curves.
+
+Example: l1ad train configs/quickstart.yaml"""
+
+_FREEZE_HELP = """Freeze the trained encoder of a run folder into integers: trigger.json.
+
+Example: l1ad freeze runs/quickstart"""
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="YAML file or name of a shipped configuration.")],
+    run_dir: Annotated[
+        Optional[Path], typer.Option("--run-dir", "-o", help="Run folder; runs/NAME by default.")
+    ] = None,
+    data: Annotated[
+        Optional[list[Path]], typer.Option("--data", help="Train on these files instead; may be repeated.")
+    ] = None,
+    epochs: Annotated[Optional[int], typer.Option(min=1, help="Other number of epochs.")] = None,
+    seed: Annotated[Optional[int], typer.Option(min=0, help="Other seed.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the run folder holds.")] = False,
+) -> None:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from l1ad.config import RunConfig
+    from l1ad.configs import find_config, read_yaml
+    from l1ad.errors import ConfigError
+    from l1ad.train import Progress as Standing
+    from l1ad.train import train as run
+
+    path = find_config(config)
+    value = read_yaml(path)
+    if not isinstance(value, dict):
+        raise ConfigError(str(path), "content", type(value).__name__, "a mapping of keys to values")
+    if data:
+        value["data"] = {**(value.get("data") or {}), "sample": None, "paths": [str(file) for file in data]}
+    if epochs is not None:
+        value["training"] = {**(value.get("training") or {}), "epochs": epochs}
+    if seed is not None:
+        value["seed"] = seed
+    checked = RunConfig.of(value, where=str(path))
+    folder = run_dir or Path("runs") / checked.name
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]:>9,.0f} events/s"),
+        TextColumn("loss {task.fields[loss]:.4g}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns) as bars:
+        tasks: dict[str, object] = {}
+
+        def show(standing: Standing) -> None:
+            if standing.stage not in tasks:
+                total = standing.epochs * standing.steps
+                tasks[standing.stage] = bars.add_task(standing.stage, total=total, speed=0.0, loss=0.0)
+            loss = standing.terms.get("val_loss", standing.terms.get("loss", 0.0))
+            done = (standing.epoch - 1) * standing.steps + standing.step
+            bars.update(tasks[standing.stage], completed=done, speed=standing.events_per_second, loss=loss)  # type: ignore[arg-type]
+
+        result = run(checked, folder, progress=show, overwrite=overwrite)
+    for note in result.notes:
+        typer.echo(f"note: {note}")
+    last = result.history[-1]
+    validation = f", validation loss {last['val_loss']:.4g}" if "val_loss" in last else ""
+    typer.echo(
+        f"{folder}: {len(result.history)} epochs, {result.n_train} events, {result.events_per_second:,.0f} events/s, "
+        f"loss {last['loss']:.4g}{validation}, {100 * result.sparsity:.1f} % of the weights are zero"
+    )
+
+
+def freeze(
+    run_dir: Annotated[Path, typer.Argument(help="Folder of a finished `l1ad train`.")],
+) -> None:
+    from l1ad.trigger.freeze import freeze as run
+    from l1ad.trigger.nodes import Dense
+    from l1ad.trigger.widths import prove
+
+    trigger = run(run_dir)
+    layers = [node for node in trigger.program.nodes if isinstance(node, Dense)]
+    weights, used = sum(node.weights.size for node in layers), sum(node.n_nonzero for node in layers)
+    typer.echo(f"{run_dir / 'trigger.json'}: {trigger.kind} on {trigger.layout.name}, hash {trigger.hash[:12]}")
+    typer.echo(f"{len(trigger.program.nodes)} nodes, {used} of {weights} weights are not zero")
+    for row in prove(trigger.program).rows:
+        typer.echo(f"  {row}")

@@ -1,0 +1,151 @@
+"""The training step: many steps a call, data on the device, no trip to Python in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from l1ad.config import TrainingConfig
+from l1ad.model.keras import Tensor, import_tf
+from l1ad.model.pruning import Pruner
+from l1ad.model.stage import Batch, Geometry, Stage
+
+#: Steps that run on the device before Python looks at the losses again.
+STEPS_PER_CALL = 32
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceData:
+    """Events on the device: hardware codes int16 (N, inputs) and weights float32 (N,)."""
+
+    codes: Tensor
+    weight: Tensor
+
+    @classmethod
+    def of(cls, codes: npt.NDArray[np.int16], weight: npt.NDArray[np.float32]) -> DeviceData:
+        """Copy arrays to the device."""
+        tf = import_tf().tf
+        return cls(tf.constant(codes), tf.constant(weight))
+
+    def __len__(self) -> int:
+        return int(self.codes.shape[0])
+
+
+def make_optimizer(config: TrainingConfig, *, steps_per_epoch: int, epochs: int) -> Tensor:
+    """The Keras optimiser of a configuration, with its learning-rate schedule."""
+    keras = import_tf().keras
+    rate: Tensor = config.rate.value
+    if config.rate.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(config.rate.value, epochs * steps_per_epoch)
+    elif config.rate.schedule == "cosine_restarts":
+        first = config.rate.first_epochs * steps_per_epoch
+        rate = keras.optimizers.schedules.CosineDecayRestarts(config.rate.value, first)
+    options: dict[str, Tensor] = {"learning_rate": rate, "jit_compile": False}
+    if config.clip_norm is not None:
+        options["global_clipnorm"] = config.clip_norm
+    if config.weight_decay or config.optimizer == "adamw":
+        options["weight_decay"] = config.weight_decay
+    kinds = {"adam": "Adam", "adamw": "AdamW", "lion": "Lion", "sgd": "SGD"}
+    return getattr(keras.optimizers, kinds[config.optimizer])(**options)
+
+
+def shuffled(n: int, seed: Sequence[int]) -> Tensor:
+    """A permutation of n events that depends on the seed (two integers) only."""
+    tf = import_tf().tf
+    return tf.random.experimental.stateless_shuffle(tf.range(n), seed=tf.constant(list(seed), tf.int32))
+
+
+RunSteps = Callable[[DeviceData, Tensor, int, int, int], npt.NDArray[np.float32]]
+
+
+def make_steps(
+    stage: Stage,
+    geometry: Geometry,
+    optimizer: Tensor,
+    pruner: Pruner | None,
+    terms: Sequence[str],
+    *,
+    batch: int,
+    seed: int,
+    jit: bool,
+) -> RunSteps:
+    """A function that runs training steps.
+
+    It takes the data, a permutation of it, the first position in the permutation, the number of the first step and how
+    many steps to run; it returns the value of each term at each step, float32 (steps, terms).
+    """
+    tf = import_tf().tf
+    trainable = stage.trainable
+    optimizer.build(trainable)
+
+    def one(codes: Tensor, weight: Tensor, order: Tensor, position: Tensor, step: Tensor) -> Tensor:
+        index = tf.slice(order, [position], [batch])
+        picked = tf.gather(codes, index)
+        data = Batch(
+            picked,
+            geometry.scale(picked),
+            tf.gather(weight, index),
+            tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]),
+            step,
+        )
+        if pruner is not None:
+            pruner.step(step)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            for variable in trainable:
+                tape.watch(variable)
+            values = stage.loss(data, True)
+        gradients = tape.gradient(values["loss"], trainable)
+        pairs = [(g, v) for g, v in zip(gradients, trainable) if g is not None]
+        optimizer.apply_gradients(pairs)
+        return tf.stack([values[name] for name in terms])
+
+    @tf.function(jit_compile=jit)  # type: ignore[untyped-decorator]
+    def run(codes: Tensor, weight: Tensor, order: Tensor, position: Tensor, step: Tensor, n: Tensor) -> Tensor:
+        history = tf.TensorArray(tf.float32, size=n, element_shape=(len(terms),))
+        for i in tf.range(n):
+            # The order of side effects in a traced loop is the order in which they are written.
+            row = one(codes, weight, order, position + i * batch, step + tf.cast(i, tf.int64))
+            history = history.write(i, row)
+        return history.stack()
+
+    def call(data: DeviceData, order: Tensor, position: int, step: int, n: int) -> npt.NDArray[np.float32]:
+        result = run(
+            data.codes,
+            data.weight,
+            order,
+            tf.constant(position, tf.int32),
+            tf.constant(step, tf.int64),
+            tf.constant(n, tf.int32),
+        )
+        return np.asarray(result)
+
+    return call
+
+
+def make_evaluation(
+    stage: Stage, geometry: Geometry, terms: Sequence[str], *, seed: int, batch: int = 32768
+) -> Callable[[DeviceData], dict[str, float]]:
+    """A function that evaluates the terms of a stage on data without training, always with the same random numbers."""
+    tf = import_tf().tf
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def run(codes: Tensor, weight: Tensor, number: Tensor) -> Tensor:
+        noise = tf.stack([tf.constant(seed, tf.int32), -1 - number])
+        data = Batch(codes, geometry.scale(codes), weight, noise, tf.constant(0, tf.int64))
+        values = stage.loss(data, False)
+        return tf.stack([values[name] for name in terms])
+
+    def call(data: DeviceData) -> dict[str, float]:
+        total = np.zeros(len(terms))
+        norm = 0.0
+        for number, start in enumerate(range(0, len(data), batch)):
+            codes, weight = data.codes[start : start + batch], data.weight[start : start + batch]
+            share = float(np.sum(np.asarray(weight)))
+            total += share * np.asarray(run(codes, weight, tf.constant(number, tf.int32)), dtype=np.float64)
+            norm += share
+        return dict(zip(terms, (total / norm).tolist()))
+
+    return call

@@ -1,0 +1,112 @@
+"""Training: reproducible, resumable, honest about what it cannot do; and what it freezes is what it trained."""
+
+from __future__ import annotations
+
+import copy
+import csv
+
+import numpy as np
+import pytest
+
+from l1ad import Trigger
+from l1ad.errors import InputError
+from l1ad.train import train
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def zero_bias(tmp_path_factory, make_crossings):
+    path = tmp_path_factory.mktemp("data") / "zero_bias.h5"
+    make_crossings(3000, 1).write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(zero_bias):
+    """A configuration that trains in a second once it is traced."""
+    return {
+        "name": "small",
+        "seed": 3,
+        "data": {"paths": [str(zero_bias)]},
+        "model": {"family": "vae", "hidden": [6], "latent": 3, "decoder": {"hidden": [6]}},
+        "loss": {"beta": {"value": 0.05, "schedule": "warmup", "epochs": 1}},
+        "pruning": {"schedule": "polynomial", "sparsity": 0.5, "begin_epoch": 0, "end_epoch": 2, "every_steps": 2},
+        "training": {"epochs": 4, "batch": 256, "checkpoint_epochs": 1},
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "small"
+    return train(small, folder)
+
+
+def test_a_run_folder_is_complete(finished):
+    for name in ("config.yaml", "scaling.json", "model.h5", "parts/decoder.h5", "history.csv", "training.json"):
+        assert (finished.run_dir / name).is_file(), name
+    assert (finished.run_dir / "learning_curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (finished.run_dir / "checkpoint.h5").exists()
+    with open(finished.run_dir / "history.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])
+    assert finished.n_train + finished.n_validation + finished.n_test == 3000
+
+
+def test_sparsity_is_reached_and_kept(finished):
+    reached = [row["sparsity"] for row in finished.history]
+    assert reached[1] == pytest.approx(0.5, abs=0.01)
+    assert reached[3] == pytest.approx(0.5, abs=0.01)
+    assert finished.sparsity == pytest.approx(0.5, abs=0.01)
+
+
+def test_frozen_trigger_equals_the_trained_model(finished, make_crossings):
+    """The float32 result of QKeras is exact here: every sum of this small network has less than 24 bits."""
+    from l1ad.model import load_encoder
+    from l1ad.model.keras import import_tf
+    from l1ad.model.stage import Geometry
+    from l1ad.trigger.freeze import freeze
+
+    trigger = freeze(finished.run_dir)
+    assert Trigger.load(finished.run_dir).hash == trigger.hash
+    events = make_crossings(2000, 7)
+    encoder = load_encoder(finished.run_dir)
+    assert encoder.output_names == ["mu"]
+    x = Geometry.of(events.layout, finished.scaling).scale(import_tf().tf.constant(events.inputs))
+    mu = np.asarray(encoder(x), dtype=np.float64)
+    latent = trigger.program.node(trigger.program.latents)
+    assert np.array_equal(trigger.latents(events), latent.type.quantize(mu))
+    assert np.array_equal(latent.type.to_float(latent.type.quantize(mu)), mu)
+    assert np.array_equal(trigger.score(events), np.floor(mu**2 * 16).sum(axis=1))
+    assert len(np.unique(trigger.score(events))) > 5
+
+
+def test_same_seed_same_weights(small, finished, tmp_path):
+    again = train(small, tmp_path / "again")
+    for a, b in zip(finished.network.models.values(), again.network.models.values(), strict=True):
+        for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
+            assert np.array_equal(x, y)
+
+
+def test_a_finished_folder_is_not_overwritten(small, finished):
+    with pytest.raises(InputError, match="a finished run"):
+        train(small, finished.run_dir)
+
+
+def test_one_line_for_every_bad_configuration(small):
+    cases = {
+        "training.epoch": {"training": {"epoch": 3}},
+        "model.family": {"model": {"family": "gan"}},
+        "score": {"score": "mse"},
+        "model.kernel": {"model": {"family": "vae", "kernel": "quantized_bits(6,2,alpha='auto')"}},
+        "data.split": {"data": {"paths": ["x"], "split": {"train": 0.5}}},
+    }
+    from l1ad.config import RunConfig
+
+    for field, change in cases.items():
+        with pytest.raises(InputError) as caught:
+            RunConfig.of({**copy.deepcopy(small), **change}, where="small.yaml")
+        assert "\n" not in str(caught.value)
+        assert "small.yaml" in str(caught.value)
+        assert field.split(".")[-1] in str(caught.value)
