@@ -1,0 +1,61 @@
+"""Taggers: the frozen trigger as it is, rank correlations against scipy, perturbations with a known answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from l1ad.errors import InputError
+from l1ad.search.tagger import ScoreTagger, Tagger, TriggerTagger, perturbation_importance, score_correlation
+
+
+class _Trigger:
+    """Stands for a frozen trigger: integer scores of hardware codes."""
+
+    def score(self, hw: np.ndarray) -> np.ndarray:
+        return hw[:, :, 0].astype(np.int64).sum(axis=1)
+
+
+def _accepts(tagger: Tagger, x: np.ndarray) -> np.ndarray:
+    return tagger.fit(x, rng=np.random.default_rng(0)).score(x)
+
+
+def test_the_trigger_score_is_used_as_it_is() -> None:
+    hw = np.random.default_rng(1).integers(0, 4000, size=(50, 19, 3), dtype=np.int16)
+    tagger = TriggerTagger(_Trigger())
+    np.testing.assert_array_equal(_accepts(tagger, hw), _Trigger().score(hw))
+    assert tagger.fit(hw, rng=np.random.default_rng(0)) is tagger
+
+
+def test_a_wrong_number_of_scores_is_refused() -> None:
+    class Odd:
+        def score(self, hw: np.ndarray) -> np.ndarray:
+            return np.zeros(len(hw) + 1)
+
+    with pytest.raises(InputError, match="scores"):
+        TriggerTagger(Odd()).score(np.zeros((4, 19, 3)))
+    with pytest.raises(InputError, match="scores"):
+        ScoreTagger(lambda x: x).score(np.zeros((4, 2)))
+
+
+def test_correlation_is_scipys() -> None:
+    rng = np.random.default_rng(2)
+    a = rng.normal(size=200)
+    scores = np.array([a, np.exp(a), -a, rng.normal(size=200), np.round(a)])
+    ours = score_correlation(scores)
+    np.testing.assert_allclose(ours, stats.spearmanr(scores, axis=1).statistic, atol=1e-12)
+    assert ours[0, 1] == pytest.approx(1.0)
+    with pytest.raises(InputError, match="identical scores"):
+        score_correlation(np.array([a, np.ones(200)]))
+
+
+def test_perturbation_of_a_linear_score() -> None:
+    # For a linear score the mean change of feature k is |w_k| times the mean distance of the top events to the others.
+    rng = np.random.default_rng(3)
+    x, w = rng.normal(size=(4000, 3)), np.array([2.0, -1.0, 0.0])
+    top = np.argsort(-(x @ w))[:20]
+    distance = np.abs(x[top][:, None, :] - x[None, :, :]).mean(axis=(0, 1))
+    found = perturbation_importance(lambda f: f @ w, x, rng, partners=400)
+    np.testing.assert_allclose(found, np.abs(w) * distance, rtol=0.05)
+    assert found[2] == 0.0
