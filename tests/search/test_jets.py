@@ -1,0 +1,182 @@
+"""Dijets: every format gives the same events, ratios and windows are guarded, clustering against a brute force."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from l1ad.errors import InputError
+from l1ad.search import jets
+
+NAMES = ("px", "py", "pz", "m", "tau1", "tau2", "tau3")
+
+
+def _columns(n: int = 40) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    out = {}
+    for j in (1, 2):
+        for c in NAMES:
+            out[f"{c}j{j}"] = rng.normal(0, 900, n) if c in ("px", "py", "pz") else rng.uniform(0.1, 200, n)
+    out["tau1j1"][3] = 0.0
+    out["label"] = (np.arange(n) % 7 == 0).astype(float)
+    return out
+
+
+def _pandas_fixed(path: Path, columns: list[str] | list[int], blocks: list[tuple[list, np.ndarray]]) -> None:
+    """A frame as pandas' fixed format lays it out: axis0, axis1, and blocks of columns of one type."""
+    encoded = [c.encode() if isinstance(c, str) else c for c in columns]
+    with h5py.File(path, "w") as f:
+        g = f.create_group("df")
+        g["axis0"] = encoded
+        g["axis1"] = np.arange(len(blocks[0][1]))
+        for i, (items, values) in enumerate(blocks):
+            g[f"block{i}_items"] = [c.encode() if isinstance(c, str) else c for c in items]
+            g[f"block{i}_values"] = values
+
+
+def test_features_of_the_olympics_file_and_of_parquet_agree(tmp_path: Path) -> None:
+    columns = _columns()
+    floats = [c for c in columns if c != "label"]
+    _pandas_fixed(
+        tmp_path / "f.h5",
+        list(columns),
+        [
+            (floats, np.stack([columns[c] for c in floats], axis=1)),
+            (["label"], columns["label"].astype(np.int64)[:, None]),
+        ],
+    )
+    pq.write_table(pa.table(columns), tmp_path / "f.parquet")
+    a, b = jets.read(tmp_path / "f.h5"), jets.read(tmp_path / "f.parquet")
+    np.testing.assert_array_equal(a.jets, b.jets)
+    np.testing.assert_array_equal(a.label, columns["label"])
+    assert a.names == ("pt", "eta", "phi", "m", "tau1", "tau2", "tau3")
+    # The invariant mass straight from the four-vectors.
+    vectors = [np.stack([columns[f"{c}j{j}"] for c in ("px", "py", "pz")]) for j in (1, 2)]
+    energy = sum(np.sqrt((v**2).sum(axis=0) + columns[f"mj{j}"] ** 2) for j, v in zip((1, 2), vectors))
+    np.testing.assert_allclose(a.m_jj, np.sqrt(energy**2 - (sum(vectors) ** 2).sum(axis=0)), rtol=1e-9)
+    assert len(jets.read(tmp_path / "f.h5", start=5, stop=9)) == 4
+    np.testing.assert_array_equal(jets.read(tmp_path / "f.parquet", start=5, stop=9).m_jj, b.m_jj[5:9])
+
+
+def test_ratios_are_guarded_and_jets_reordered() -> None:
+    events = jets._from_columns(_columns(), "test")
+    tau21 = events.feature("tau21")
+    assert tau21[3, 0] == 0.0
+    np.testing.assert_allclose(tau21[4], events.feature("tau2")[4] / events.feature("tau1")[4])
+    assert events.features(("m", "tau32")).shape == (40, 2, 2)
+    with pytest.raises(InputError, match="feature"):
+        events.feature("tau43")
+    sorted_events = events.heavier_first()
+    mass = sorted_events.feature("m")
+    assert np.all(mass[:, 0] >= mass[:, 1])
+    np.testing.assert_array_equal(np.sort(mass, axis=1), np.sort(events.feature("m"), axis=1))
+
+
+def test_own_format_round_trip(tmp_path: Path) -> None:
+    events = jets._from_columns(_columns(), "test")
+    constituents = np.random.default_rng(0).normal(size=(40, 2, 5, 3)).astype(np.float32)
+    full = jets.Dijets(events.jets, events.names, events.m_jj, events.label, events.weight, constituents)
+    full.write(tmp_path / "d.h5", attributes={"process": "test"})
+    again = jets.read(tmp_path / "d.h5")
+    for name in ("jets", "m_jj", "label", "weight", "constituents"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(full, name))
+    part = again[again.label == 1]
+    assert len(part) == 6
+    assert part.constituents is not None
+    assert len(part.constituents) == 6
+
+
+def test_windows_are_the_published_ones() -> None:
+    assert len(jets.WINDOWS) == 12
+    a1, b6 = jets.WINDOWS["A1"], jets.WINDOWS["B6"]
+    assert (a1.below, a1.low, a1.high, a1.above) == (1350, 1650, 2017, 2465)
+    assert (b6.below, b6.low, b6.high, b6.above) == (4071, 4975, 6081, 8000)
+    m = np.array([1349.0, 1350, 1649, 1650, 2016, 2017, 2464, 2465])
+    assert a1.labels(m).tolist() == [-1, 0, 0, 1, 1, 0, 0, -1]
+    for missing, part in ((m[3:5], "window"), (m[1:3], "lower sideband"), (m[5:7], "upper sideband")):
+        with pytest.raises(InputError, match=part):
+            a1.labels(np.setdiff1d(m, missing))
+
+
+def test_delta_eta_regions() -> None:
+    events = jets._from_columns(_columns(), "test")
+    eta = events.feature("eta")
+    delta = np.abs(eta[:, 0] - eta[:, 1])
+    np.testing.assert_array_equal(events.in_signal_region(), delta < 1.3)
+    np.testing.assert_array_equal(events.in_sideband(), (delta > 2.0) & (delta < 2.5))
+
+
+def test_particles_are_clustered() -> None:
+    pytest.importorskip("fastjet", reason="fastjet (extra: jets) is not installed")
+    rng = np.random.default_rng(3)
+    particles = np.zeros((6, 700, 3))
+    axes = [(0.3, 0.5), (-0.6, 0.5 + np.pi)]
+    truth = np.zeros((6, 2, 4))
+    for e in range(5):
+        k = 0
+        for j, (eta0, phi0) in enumerate(axes):
+            n = 20 + 5 * j
+            pt = rng.uniform(5, 40, n) * (2 - j)
+            eta, phi = rng.normal(eta0, 0.1, n), rng.normal(phi0, 0.1, n)
+            particles[e, k : k + n] = np.stack([pt, eta, phi], axis=1)
+            k += n
+            truth[e, j] = [(pt * v).sum() for v in (np.cos(phi), np.sin(phi), np.sinh(eta), np.cosh(eta))]
+    # The last event is empty and must be dropped, with its label.
+    found = jets.cluster(particles, [1, 0, 1, 0, 1, 0], max_constituents=30)
+    assert len(found) == 5
+    assert found.label.tolist() == [1, 0, 1, 0, 1]
+    px, py, _, energy = np.moveaxis(truth[:5], 2, 0)
+    np.testing.assert_allclose(found.feature("pt"), np.hypot(px, py), rtol=1e-5)
+    total = truth[:5].sum(axis=1)
+    np.testing.assert_allclose(found.m_jj, np.sqrt(total[:, 3] ** 2 - (total[:, :3] ** 2).sum(axis=1)), rtol=1e-5)
+    np.testing.assert_array_equal(found.feature("n_const"), np.broadcast_to([20, 25], (5, 2)))
+    assert found.constituents is not None
+    np.testing.assert_allclose(found.constituents[:, :, :, 0].sum(axis=2), px, rtol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(found.constituents.astype(float), axis=3).sum(axis=2), energy, rtol=1e-5)
+    tau = found.features(("tau1", "tau2", "tau3", "tau4"))
+    assert np.all(tau > 0)
+    assert np.all(np.diff(tau, axis=2) < 1e-6)
+
+
+def test_particle_files_are_read_in_chunks(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    rows = rng.uniform(size=(25, 2101))
+    rows[:, 2100] = np.arange(25) % 2
+    _pandas_fixed(tmp_path / "p.h5", list(range(2101)), [(list(range(2101)), rows)])
+    parts = list(jets.read_particles(tmp_path / "p.h5", start=3, stop=20, chunk=8))
+    assert [len(p) for p, _ in parts] == [8, 8, 1]
+    np.testing.assert_array_equal(np.concatenate([p for p, _ in parts]), rows[3:20, :2100].reshape(-1, 700, 3))
+    np.testing.assert_array_equal(np.concatenate([y for _, y in parts]), rows[3:20, 2100])
+    with pytest.raises(InputError, match="use cluster"):
+        jets.read(tmp_path / "p.h5")
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    (tmp_path / "text.h5").write_text("no")
+    (tmp_path / "text.parquet").write_text("no")
+    with h5py.File(tmp_path / "other.h5", "w") as f:
+        f["something"] = [1, 2]
+    columns = _columns()
+    del columns["mj2"]
+    pq.write_table(pa.table(columns), tmp_path / "missing.parquet")
+    for name, message in [
+        ("text.h5", "readable HDF5"),
+        ("absent.h5", "file"),
+        ("text.parquet", "readable parquet"),
+        ("other.h5", "content"),
+        ("missing.parquet", "mj2"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            jets.read(tmp_path / name)
+    with pytest.raises(InputError, match="2101 columns"):
+        list(jets.read_particles(tmp_path / "other.h5"))
+    events = jets._from_columns(_columns(), "test")
+    broken = events.jets.copy()
+    broken[7, 1, 2] = np.nan
+    with pytest.raises(InputError, match="event 7"):
+        jets.Dijets(broken, events.names, events.m_jj, events.label, events.weight)
