@@ -20,6 +20,8 @@ from l1ad.rates.intervals import Interval, effective_counts
 #: Events that the fit of a tail starts with, and the least it works with.
 FIT_EVENTS = 500
 MIN_FIT_EVENTS = 30
+#: Maximum likelihood is regular, and its errors mean what they say, for shapes above this (Smith, Biometrika 72, 67).
+MIN_SHAPE = -0.5
 _DRAWS = 4000
 
 
@@ -66,7 +68,7 @@ class TailFit:
     def draws(self, threshold: int, rng: np.random.Generator) -> FloatArray:
         """Shares at or above `threshold` for parameters and tail counts drawn within their errors, sorted."""
         parameters = rng.multivariate_normal([math.log(self.scale), self.shape], self.covariance, size=_DRAWS)
-        survival = np.array([_survival(np.array([float(threshold - self.start)]), a, b)[0] for a, b in parameters])
+        survival = _survival(np.full(_DRAWS, float(threshold - self.start)), parameters[:, 0], parameters[:, 1])
         counts = rng.gamma(self.effective + 0.5, size=_DRAWS) / self.effective
         return np.sort(self.fraction * counts * survival)
 
@@ -96,6 +98,8 @@ def fit_tail(tails: Tails, *, events: int = FIT_EVENTS) -> TailFit:
     share = weight[filled] / tail_w
 
     def loss(parameters: FloatArray) -> float:
+        if parameters[1] <= MIN_SHAPE:
+            return 1e10
         probability = _survival(excess, *parameters) - _survival(excess + 1.0, *parameters)
         if not (probability > 0).all():
             return 1e10
@@ -136,12 +140,14 @@ def extrapolated_intervals(
 _TIGHT = {"xatol": 1e-7, "fatol": 1e-12, "maxiter": 4000}
 
 
-def _survival(excess: FloatArray, log_scale: float, shape: float) -> FloatArray:
-    scaled = excess / math.exp(log_scale)
-    if abs(shape) < 1e-9:
-        return np.asarray(np.exp(-scaled))
-    base = 1.0 + shape * scaled
-    return np.asarray(np.where(base > 0, np.maximum(base, 1e-300) ** (-1.0 / shape), 0.0))
+def _survival(excess: FloatArray, log_scale: float | FloatArray, shape: float | FloatArray) -> FloatArray:
+    """S(excess) of the distribution; parameters may be arrays of the shape of `excess`."""
+    scaled = excess / np.exp(log_scale)
+    # A shape of 0 is the exponential; next to it the power would lose all its digits.
+    bounded = np.where(np.abs(shape) < 1e-9, 1.0, shape)
+    base = 1.0 + bounded * scaled
+    power = np.where(base > 0, np.maximum(base, 1e-300) ** (-1.0 / bounded), 0.0)
+    return np.asarray(np.where(np.abs(shape) < 1e-9, np.exp(-scaled), power))
 
 
 def _hessian(function: object, point: FloatArray, step: float = 1e-3) -> FloatArray:

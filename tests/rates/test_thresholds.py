@@ -1,0 +1,274 @@
+"""Thresholds from small samples done by hand, properties that hold for all, coverage and extrapolation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from l1ad.errors import InputError
+from l1ad.events import Events
+from l1ad.menu import Menu, Seed
+from l1ad.rates import BaseRate, ScoreHistogram, TooFewEvents, ZeroBias, find_threshold
+from l1ad.rates.extrapolate import fit_tail
+from l1ad.rates.histogram import KINDS, N_SCORES
+from l1ad.rates.intervals import clopper_pearson
+from l1ad.rates.thresholds import rate_curve, rate_label
+
+
+def sample_of(scores: object, weight: object = None, hz: float = 1000.0) -> ZeroBias:
+    histogram = ScoreHistogram()
+    histogram.fill(np.asarray(scores), None if weight is None else np.asarray(weight, dtype=float))
+    return ZeroBias(histogram, BaseRate(hz))
+
+
+# ------------------------------------------------------------------ by hand
+
+
+def test_ties_fire_together() -> None:
+    # 100 crossings, 1000 Hz: 10 Hz each. Twelve events at 50, eight at 60, the rest at 0.
+    sample = sample_of([0] * 80 + [50] * 12 + [60] * 8 + [61] * 0)
+    found = find_threshold(sample, 200.0)
+    assert (found.threshold, found.rate.hz, found.rate.events) == (1, 200.0, 20)
+    assert (found.next_threshold, found.next_rate and found.next_rate.hz) == (0, 1000.0)
+    # 199 Hz cannot be had with 20 ties at and above 50: the next rate down is 80 Hz, of 8 events.
+    with pytest.raises(TooFewEvents, match="found 8 events at or above 51, expected at least 10"):
+        find_threshold(sample, 199.0)
+
+
+def test_at_least_and_not_above() -> None:
+    scores = np.repeat([10, 20, 30, 40], [900, 60, 25, 15])
+    found = find_threshold(sample_of(scores), 40.0)
+    # >= 30 are 40 events: exactly the target, which they do not exceed. 21 is the smallest integer that gives them.
+    assert (found.threshold, found.rate.events, found.rate.hz) == (21, 40, 40.0)
+    assert found.next_threshold == 20
+    assert found.next_rate is not None
+    assert found.next_rate.hz == pytest.approx(100.0)
+    assert find_threshold(sample_of(scores), 39.99).rate.events == 15
+    low, high = clopper_pearson(40, 1000)
+    assert found.rate.interval_68 == pytest.approx((low * 1000, high * 1000))
+    assert found.rate.interval_95.low < found.rate.interval_68.low < 40 < found.rate.interval_68.high
+
+
+def test_a_target_of_every_crossing_is_threshold_zero() -> None:
+    found = find_threshold(sample_of(np.arange(100)), 1000.0)
+    assert (found.threshold, found.next_threshold, found.next_rate) == (0, None, None)
+
+
+def test_published_statistics_of_a_kilohertz() -> None:
+    # 1 kHz from 6 M zero-bias events at 2544 bunches: 209 events, 7 %.
+    scores = np.concatenate([np.zeros(6_000_000 - 300, dtype=np.int64), np.arange(1, 301)])
+    histogram = ScoreHistogram()
+    histogram.fill(scores)
+    found = find_threshold(ZeroBias(histogram, BaseRate.from_bunches(2544)), 1000.0)
+    assert found.rate.events == 209
+    half = 0.5 * (found.rate.interval_68.high - found.rate.interval_68.low) / found.rate.hz
+    assert half == pytest.approx(0.07, abs=0.003)
+
+
+def test_total_pure_and_proportional_by_hand() -> None:
+    """Known joint distribution of score and menu bits, rates written out.
+
+    =====  =======  ==========================  =========
+    score  events   seeds that fire             weight
+    =====  =======  ==========================  =========
+    100    40       none                        1
+    100    30       A                           1
+    200    20       none                        2
+    200    12       A, B                        0.5
+    300    11       B                           1
+    0      887      none                        1
+    =====  =======  ==========================  =========
+
+    All weights: 40 + 30 + 40 + 6 + 11 + 887 = 1014; 1014 crossings a second make each unit of weight 1 Hz.
+    """
+    rows = [(100, 40, "", 1.0), (100, 30, "A", 1.0), (200, 20, "", 2.0), (200, 12, "AB", 0.5), (300, 11, "B", 1.0)]
+    rows.append((0, 887, "", 1.0))
+    scores = np.repeat([row[0] for row in rows], [row[1] for row in rows])
+    weight = np.repeat([row[3] for row in rows], [row[1] for row in rows])
+    bits = {s: np.repeat([s in row[2] for row in rows], [row[1] for row in rows]) for s in "AB"}
+    empty = Events.from_arrays(np.zeros((len(scores), 19, 3), dtype=int)).with_menu_bits(bits, origin="test")
+
+    def rates(prescale_b: int, threshold: int) -> dict[str, float]:
+        menu = Menu(name="m", seeds=(Seed(name="A"), Seed(name="B", prescale=prescale_b)))
+        decision = menu.evaluate(empty)
+        histogram = ScoreHistogram(has_menu=True)
+        histogram.fill(scores, weight, chance_none=decision.chance_none(), mean_share=decision.mean_share())
+        sample = ZeroBias(histogram, BaseRate(1014.0))
+        return {kind: sample.rate_at(threshold, kind).hz for kind in KINDS}
+
+    # Unprescaled: pure = 40 + 40; proportional = 40 + 30/2 + 40 + 6/3 + 11/2.
+    assert rates(1, 100) == pytest.approx({"total": 127.0, "pure": 80.0, "proportional": 102.5})
+    assert rates(1, 101) == pytest.approx({"total": 57.0, "pure": 40.0, "proportional": 47.5})
+    assert rates(1, 300) == pytest.approx({"total": 11.0, "pure": 0.0, "proportional": 5.5})
+    # B with prescale 4 fires a quarter of the time: pure gains 3/4 of the events that only B has;
+    # A and B: 1/2 with chance 3/4, 1/3 with 1/4; B alone: 1 with 3/4, 1/2 with 1/4.
+    expected = {"total": 127.0, "pure": 80.0 + 0.75 * 11, "proportional": 95.0 + 6 * (0.375 + 1 / 12) + 11 * 0.875}
+    assert rates(4, 100) == pytest.approx(expected)
+    # B switched off: it neither vetoes nor shares.
+    assert rates(0, 300) == pytest.approx({"total": 11.0, "pure": 11.0, "proportional": 11.0})
+
+
+def test_weights_change_the_interval_and_not_the_rate_they_sum_to() -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.integers(0, 1000, 5000)
+    plain = find_threshold(sample_of(scores), 20.0)
+    double = find_threshold(sample_of(scores, np.full(5000, 2.0)), 20.0)
+    assert (double.threshold, double.rate.hz) == (plain.threshold, plain.rate.hz)
+    assert double.rate.interval_68 == pytest.approx(plain.rate.interval_68, rel=1e-9)
+    assert (plain.rate.method, double.rate.method) == ("Clopper-Pearson", "effective counts")
+    spread = sample_of(scores, rng.choice([0.01, 10.0], 5000))
+    wide = spread.rate_at(plain.threshold)
+    assert wide.effective_events < 0.7 * plain.rate.effective_events
+
+
+# ------------------------------------------------------------------ for all samples
+
+
+@given(
+    st.lists(st.integers(0, 60), min_size=12, max_size=200),
+    st.floats(1.0, 1000.0),
+    st.integers(0, 5),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_threshold_is_the_smallest_that_does_not_exceed(scores: list[int], target: float, seed: int) -> None:
+    weight = np.random.default_rng(seed).random(len(scores)) if seed else np.ones(len(scores))
+    sample = sample_of(scores, weight)
+    array = np.array(scores)
+    by_hand = [t for t in range(62) if weight[array >= t].sum() * 1000.0 / weight.sum() <= target * (1 + 1e-12)][0]
+    if (array >= by_hand).sum() < 10:
+        with pytest.raises(TooFewEvents):
+            find_threshold(sample, target)
+        return
+    found = find_threshold(sample, target)
+    assert found.threshold == by_hand
+    assert found.rate.hz <= target * (1 + 1e-12)
+    if found.next_rate is not None:
+        assert found.next_rate.hz > target * (1 - 1e-12)
+        assert found.next_threshold == by_hand - 1
+    low, high = found.rate.interval_68
+    assert low <= found.rate.hz <= high
+
+
+@given(st.lists(st.integers(0, 500), min_size=30, max_size=200), st.floats(100.0, 900.0), st.floats(1.0, 2.0))
+@settings(max_examples=30, deadline=None)
+def test_a_higher_target_never_raises_the_threshold(scores: list[int], target: float, more: float) -> None:
+    sample = sample_of(scores)
+    try:
+        first = find_threshold(sample, target)
+    except TooFewEvents:
+        return
+    assert find_threshold(sample, min(target * more, 1000.0)).threshold <= first.threshold
+
+
+# ------------------------------------------------------------------ coverage
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_68_percent_interval_covers(weighted: bool) -> None:
+    """A few hundred toys; bench/coverage.py has the full study. The true rate of an integer threshold t is exp(-t/200)."""
+    rng = np.random.default_rng(20 + weighted)
+    toys, n, expected = 300, 6000, 150
+    covered_68 = covered_95 = 0
+    for _ in range(toys):
+        scores = np.floor(rng.exponential(200.0, n)).astype(np.int64)
+        weight = rng.gamma(2.0, 0.5, n) if weighted else None
+        found = find_threshold(sample_of(scores, weight, hz=1e6), expected / n * 1e6)
+        true = math.exp(-found.threshold / 200.0) * 1e6
+        covered_68 += found.rate.interval_68.low <= true <= found.rate.interval_68.high
+        covered_95 += found.rate.interval_95.low <= true <= found.rate.interval_95.high
+    # 300 toys have a standard error of 2.7 % about the 68 to 71 % that Clopper-Pearson has here.
+    assert 0.61 < covered_68 / toys < 0.78
+    assert 0.92 < covered_95 / toys < 0.99
+
+
+# ------------------------------------------------------------------ extrapolation
+
+
+def test_an_exponential_tail_is_extrapolated_to_the_truth() -> None:
+    rng = np.random.default_rng(5)
+    inside, thresholds = 0, []
+    toys = 8
+    for _ in range(toys):
+        scores = np.floor(rng.exponential(100.0, 100_000)).astype(np.int64)
+        sample = sample_of(scores, hz=1e6)
+        with pytest.raises(TooFewEvents, match="--extrapolate"):
+            find_threshold(sample, 20.0)
+        found = find_threshold(sample, 20.0, extrapolate=True)
+        assert found.extrapolation is not None
+        true = math.exp(-found.threshold / 100.0) * 1e6
+        inside += found.rate.interval_95.low <= true <= found.rate.interval_95.high
+        thresholds.append(found.threshold)
+        assert found.rate.hz <= 20.0
+        assert found.next_rate is not None
+        assert found.next_rate.hz > 20.0
+    # The truth: exp(-t/100) = 2e-5.
+    assert np.mean(thresholds) == pytest.approx(100 * math.log(5e4), rel=0.08)
+    assert inside >= toys - 2
+
+
+def test_the_fit_agrees_with_scipy_and_says_how_good_it_is() -> None:
+    from scipy.stats import genpareto
+
+    rng = np.random.default_rng(6)
+    scores = np.floor(genpareto.rvs(0.2, scale=800.0, size=50_000, random_state=rng)).astype(np.int64)
+    scores = np.minimum(scores, N_SCORES - 1)
+    tails = sample_of(scores).tails["total"]
+    fit = fit_tail(tails, events=3000)
+    # scipy fits a continuous density: half a unit into each integer.
+    shape, _, scale = genpareto.fit(scores[scores >= fit.start] - fit.start + 0.5, floc=0.0)
+    assert fit.shape == pytest.approx(shape, abs=0.02)
+    assert fit.scale == pytest.approx(scale, rel=0.03)
+    error = math.sqrt(fit.covariance[1, 1])
+    assert error == pytest.approx(1.2 / math.sqrt(3000), rel=0.15)  # (1 + xi) / sqrt(n), the asymptotic error
+    assert fit.p_value > 0.01
+    # A second population in the tail is no generalised Pareto distribution.
+    bump = np.rint(rng.normal(fit.start + 2500, 60.0, 1500)).astype(np.int64)
+    bumpy = np.concatenate([scores[scores < fit.start], scores[scores >= fit.start][:1500], bump])
+    assert fit_tail(sample_of(bumpy).tails["total"], events=3000).p_value < 1e-3
+
+
+def test_an_extrapolated_interval_is_wider_than_counts_would_be() -> None:
+    rng = np.random.default_rng(7)
+    scores = np.floor(rng.exponential(100.0, 100_000)).astype(np.int64)
+    found = find_threshold(sample_of(scores, hz=1e6), 20.0, extrapolate=True)
+    inside = find_threshold(sample_of(scores, hz=1e6), 5000.0, extrapolate=True)
+    assert inside.extrapolation is None
+    width = (found.rate.interval_68.high - found.rate.interval_68.low) / found.rate.hz
+    assert width > 2 / math.sqrt(500)
+
+
+def test_too_little_to_fit() -> None:
+    with pytest.raises(InputError, match="extrapolation: tail: found 20 events"):
+        find_threshold(sample_of(np.arange(20)), 100.0, extrapolate=True)
+
+
+# ------------------------------------------------------------------ bad input
+
+
+def test_empty_or_weightless_zero_bias() -> None:
+    with pytest.raises(InputError, match="zero bias: events: found none"):
+        ZeroBias(ScoreHistogram(), BaseRate(1.0))
+    with pytest.raises(InputError, match="weight: found 0 for all 3 events"):
+        sample_of([1, 2, 3], [0.0, 0.0, 0.0])
+
+
+def test_targets_that_cannot_be() -> None:
+    sample = sample_of(np.arange(100))
+    with pytest.raises(InputError, match="at most the crossing rate"):
+        find_threshold(sample, 1001.0)
+    with pytest.raises(InputError, match="pure rate: found no menu decisions"):
+        find_threshold(sample, 100.0, kind="pure")
+
+
+def test_labels_and_curves() -> None:
+    assert [rate_label(hz) for hz in (250.0, 1000.0, 1e4)] == ["0p25kHz", "1kHz", "10kHz"]
+    curve = rate_curve(sample_of(np.arange(1000)), points=50, must=(123,))
+    assert 123 in curve.threshold
+    assert (np.diff(curve.threshold) > 0).all()
+    assert (np.diff(curve.hz) <= 0).all()
+    assert (curve.low_hz <= curve.hz).all()
+    assert (curve.hz <= curve.high_hz).all()
