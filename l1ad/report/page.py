@@ -1,0 +1,350 @@
+"""The page of a run: one HTML file that needs no network.
+
+`render(content)` makes the text, `write_report(run_dir)` gathers everything a run folder holds and writes
+``report.html`` and the figures for slides.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from l1ad import __version__
+from l1ad.io import write_text
+from l1ad.report import figures
+from l1ad.report.content import Content
+from l1ad.report.display import draw
+from l1ad.scores import SCORE_LSB
+
+STATIC = Path(__file__).resolve().parent / "static"
+
+
+def render(content: Content) -> str:
+    """The whole page as text."""
+    from plotly.offline import get_plotlyjs
+
+    made: dict[str, Any] = {}
+
+    def place(name: str, make: Callable[[Content], Any], caption: str) -> str:
+        figure = make(content)
+        if figure is None:
+            return ""
+        made[f"figure-{name}"] = json.loads(figure.to_json())
+        return f'<figure><div id="figure-{name}"></div><figcaption>{html.escape(caption)}</figcaption></figure>'
+
+    sections = [
+        ("working-points", "Working points", _working_points(content)),
+        ("slider", "Move the threshold", _slider(content)),
+        (
+            "rates",
+            "Rates and efficiencies",
+            '<div class="grid">'
+            + place("rate", figures.rate_figure, "Rate of score >= threshold in zero bias, with its 68 % band.")
+            + place("efficiency", figures.efficiency_figure, "Signal efficiency against the total rate.")
+            + place("roc", figures.roc_figure, "ROC curves; dotted: the working points.")
+            + place("score", figures.score_figure, "Distributions of the score; dotted: the thresholds.")
+            + "</div>",
+        ),
+        ("signals", "Signals", _signals(content)),
+        (
+            "stability",
+            "Stability",
+            place("stability", figures.stability_figure, "Rate of each working point against pile-up.")
+            + _drift(content),
+        ),
+        (
+            "inside",
+            "Inside the network",
+            '<div class="grid">'
+            + place("latent", figures.latent_figure, "Latent vectors on the principal axes of zero bias.")
+            + place("history", figures.history_figure, "Training.")
+            + "</div>"
+            + _layers(content),
+        ),
+        ("inputs", "Inputs", place("inputs", figures.input_figure, "Leading pt of each object type.")),
+        ("proof", "Proof", _validation(content) + _widths(content)),
+        ("resources", "Resources and latency", _resources(content)),
+        ("events", "The most anomalous crossings", _events(content)),
+    ]
+    shown = [(anchor, title, body) for anchor, title, body in sections if body]
+    navigation = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in shown)
+    body = "".join(f'<section id="{anchor}"><h2>{title}</h2>{text}</section>' for anchor, title, text in shown)
+    data = json.dumps({"figures": made, "slider": _slider_data(content)}, allow_nan=False).replace("</", "<\\/")
+    trigger = content.trigger
+    name = html.escape(trigger.name)
+    sample = content.thresholds["sample"]
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"><title>{name}: trigger report</title><style>{_static("page.css")}</style></head><body>
+<h1>{name}</h1>
+<p class="soft">Score <b>{html.escape(trigger.kind)}</b> on {html.escape(trigger.layout.name)}
+({trigger.layout.n_inputs} inputs), program <span class="mono">{trigger.hash[:16]}</span>.
+Zero bias: {sample["events"]:,} events ({sample["effective_events"]:,.0f} effective)
+at {content.crossing_hz / 1e6:.2f} MHz. l1ad {__version__}.</p>
+<nav>{navigation}</nav>{body}
+<script>{get_plotlyjs()}</script>
+<script id="data" type="application/json">{data}</script>
+<script>{_static("page.js")}</script></body></html>
+"""
+
+
+def _static(name: str) -> str:
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, attributes: Sequence[str] = ()) -> str:
+    """An HTML table; cells are escaped unless they are `Html`."""
+    top = "".join(f"<th>{html.escape(h)}</th>" for h in head)
+    lines = []
+    for i, row in enumerate(rows):
+        cells = "".join(f"<td>{c if isinstance(c, Html) else html.escape(str(c))}</td>" for c in row)
+        lines.append(f"<tr {attributes[i] if attributes else ''}>{cells}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def _khz(hz: float) -> str:
+    return f"{hz / 1e3:.3g}"
+
+
+def _working_points(content: Content) -> str:
+    rows: list[list[Any]] = []
+    for entry in content.thresholds["thresholds"]:
+        title = [entry["name"], entry["threshold"], f"{entry['threshold'] * SCORE_LSB:g}"]
+        for kind in ("total", "pure"):
+            if kind not in entry["rates"]:
+                continue
+            rate = entry["rates"][kind]
+            spans = [" to ".join(_khz(end) for end in rate[f"interval_{level}_hz"]) for level in (68, 95)]
+            behind = f"{rate['events']} ({rate['effective_events']:.0f})"
+            rows.append([*title, kind, _khz(rate["hz"]), *spans, behind])
+            title = ["", "", ""]
+    head = ["seed", "integer", "score", "rate", "kHz", "68 %", "95 %", "events (effective)"]
+    kind = html.escape(str(content.thresholds["kind"]))
+    menu = content.thresholds.get("menu")
+    against = f" Pure of <b>{html.escape(str(menu['name']))}</b> ({_khz(menu['rate_hz'])} kHz)." if menu else ""
+    notes = "".join(f"<li>{html.escape(str(note))}</li>" for note in content.thresholds.get("notes", []))
+    text = f"<p>An event fires if score &ge; integer. Targets are of the {kind} rate.{against}</p>"
+    return text + _table(head, rows) + (f'<ul class="soft">{notes}</ul>' if notes else "")
+
+
+def _slider_data(content: Content) -> dict[str, Any]:
+    slider = content.slider
+
+    def plain(values: Any) -> list[float | None]:
+        return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values]
+
+    return {
+        "thresholds": slider.thresholds.tolist(),
+        "names": {str(i): name for i, name in slider.names.items()},
+        "rates": {kind: plain(v) for kind, v in slider.rates.items()},
+        "low": {kind: plain(v[0]) for kind, v in slider.intervals.items()},
+        "high": {kind: plain(v[1]) for kind, v in slider.intervals.items()},
+        "efficiencies": {s: {kind: plain(v) for kind, v in rows.items()} for s, rows in slider.efficiencies.items()},
+        "gains": {s: plain(v) for s, v in slider.gains.items()},
+    }
+
+
+def _slider(content: Content) -> str:
+    slider = content.slider
+    start = min(slider.names, default=len(slider.thresholds) // 2)
+    buttons = "".join(
+        f'<button type="button" data-index="{i}">{html.escape(name)}</button>' for i, name in slider.names.items()
+    )
+    numbers = (
+        '<div>threshold<b id="now-threshold"></b><span class="soft">score <span id="now-score"></span></span></div>'
+    )
+    for kind in slider.rates:
+        numbers += f'<div>{kind} rate<b id="now-{kind}"></b><span class="soft" id="now-{kind}-interval"></span></div>'
+    pure = "pure" in slider.rates
+    head = ["signal", "efficiency"] + (["pure efficiency", "gain over the menu"] if pure else [])
+    names = [s.name for s in content.signals]
+    rows = [[name, ""] + (["", ""] if pure else []) for name in names]
+    table = _table(head, rows, attributes=[f'data-signal="{html.escape(name)}"' for name in names]) if names else ""
+    return f"""<div class="slider"><div class="buttons">{buttons}<span class="soft" id="now-name"></span></div>
+<input id="threshold" type="range" min="0" max="{len(slider.thresholds) - 1}" value="{start}" step="1"
+aria-label="threshold"><div class="numbers">{numbers}</div>{table}</div>"""
+
+
+def _signals(content: Content) -> str:
+    if not content.signals:
+        return ""
+    points = content.thresholds["thresholds"]
+    given = content.thresholds["signals"]
+    head = ["signal", "events", "menu", *(e["name"] for e in points), "AUC", "TPR at FPR 1e-5"]
+    rows = []
+    for sample in content.signals:
+        own = given.get(sample.name)
+        if own is None:
+            continue
+        cells: list[Any] = [sample.name, own["events"]]
+        cells.append("" if own["menu_efficiency"] is None else f"{100 * own['menu_efficiency']:.1f} %")
+        for entry in points:
+            value = own["thresholds"][entry["name"]]["total"]
+            low, high = value["interval_68"]
+            half = 50 * (high - low)
+            cells.append(f"{100 * value['value']:.2f} ± {half:.2f} %")
+        cells += [f"{own['area_under_curve']:.4f}", f"{100 * own['at_fpr']['tpr']:.2f} %"]
+        rows.append(cells)
+    table = _table(head, rows)
+    scalars = _baselines(content)
+    return "<p>Efficiency of score &ge; integer.</p>" + table + scalars
+
+
+def _baselines(content: Content) -> str:
+    if not content.baselines:
+        return ""
+    rows = []
+    for name, values in content.baselines.items():
+        matrix = np.array(list(values.values()))
+        if not matrix.size:
+            continue
+        cells = [f"{100 * np.mean(matrix[:, k]):.2f} / {100 * np.median(matrix[:, k]):.2f}" for k in range(3)]
+        rows.append([name, *cells])
+    if not rows:
+        return ""
+    own = []
+    for target in (1e3, 5e3, 10e3):
+        reach = np.flatnonzero(content.slider.rates["total"] <= target * (1 + 1e-9))
+        found = [values["total"][reach[0]] for values in content.slider.efficiencies.values()] if len(reach) else []
+        own.append(f"{100 * np.mean(found):.2f} / {100 * np.median(found):.2f}" if found else "")
+    rows.insert(0, [Html(f"<b>{html.escape(content.trigger.name)}</b>"), *own])
+    head = ["score", "1 kHz", "5 kHz", "10 kHz"]
+    return "<p>Mean / median efficiency over the signals in %, total rate, beside simple scalars:</p>" + _table(
+        head, rows
+    )
+
+
+def _drift(content: Content) -> str:
+    rows = []
+    for name, variables in content.thresholds.get("stability", {}).items():
+        for variable, value in variables.items():
+            test = value.get("test")
+            if test:
+                numbers = {k: v for k, v in test.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+                rows.append([name, variable, ", ".join(f"{k} {v:.3g}" for k, v in numbers.items())])
+    return _table(["seed", "against", "test"], rows) if rows else ""
+
+
+def _layers(content: Content) -> str:
+    if not content.layers:
+        return ""
+    head = ["layer", "shape", "non-zero", "sparsity", "weights", "biases", "accumulator", "output"]
+    rows = [
+        [
+            row.name,
+            f"{row.shape[0]} x {row.shape[1]}",
+            f"{row.nonzero} of {row.shape[0] * row.shape[1]}",
+            f"{100 * row.sparsity:.1f} %",
+            row.weight_type,
+            row.bias_type,
+            row.accumulator,
+            row.output,
+        ]
+        for row in content.layers
+    ]
+    return _table(head, rows)
+
+
+def _widths(content: Content) -> str:
+    report = content.widths
+    state = (
+        '<span class="good">No sum can overflow, whatever the input words.</span>'
+        if report.proven
+        else f'<span class="bad">{len(report.wraps)} nodes can wrap.</span>'
+    )
+    rows = [[r.node, r.op, r.type, f"{r.low:g} to {r.high:g}", r.verdict] for r in report.rows]
+    detail = _table(["node", "operation", "type", "exact values", "verdict"], rows)
+    return f"<p>Interval proof: {state}</p><details><summary>every node</summary>{detail}</details>"
+
+
+def _validation(content: Content) -> str:
+    value = content.validation
+    if value is None:
+        return '<p class="soft">Not validated yet: <span class="mono">l1ad validate</span> fills this in.</p>'
+    rows = []
+    for row in value.get("realisations", []):
+        mismatches = row.get("mismatches")
+        verdict = row.get("reason", "not run") if mismatches is None else ("equal" if mismatches == 0 else "DIFFERENT")
+        css = "good" if mismatches == 0 else "soft" if mismatches is None else "bad"
+        events = f"{row['events']:,}" if row.get("events") is not None else ""
+        shown = Html(f'<span class="{css}">{html.escape(verdict)}</span>')
+        rows.append([row["name"], events, "" if mismatches is None else mismatches, shown])
+    text = "<p>Every realisation against the golden integer program:</p>"
+    text += _table(["realisation", "events", "mismatches", "verdict"], rows)
+    mutations = value.get("mutations")
+    if mutations:
+        text += _mutations(mutations)
+    return text
+
+
+def _mutations(value: Mapping[str, Any]) -> str:
+    rows = value.get("rows", [])
+    caught = sum(1 for row in rows if row.get("caught"))
+    equivalent = sum(1 for row in rows if row.get("equivalent"))
+    total = len(rows) - equivalent
+    css = "good" if caught >= total else "bad"
+    return (
+        f'<p>The check itself: <span class="{css}">{caught} of {total} deliberate mutations caught</span>'
+        f"{f', {equivalent} proven to change nothing' if equivalent else ''}.</p>"
+    )
+
+
+def _resources(content: Content) -> str:
+    if not content.resources:
+        return ""
+    head = ["source", "LUT", "FF", "DSP", "BRAM", "latency [clocks]", "II", "provenance"]
+    rows = [
+        [row.get(k, "") if row.get(k) is not None else "" for k in
+         ("name", "lut", "ff", "dsp", "bram", "latency", "ii", "provenance")]
+        for row in content.resources
+    ]  # fmt: skip
+    return (
+        _table(head, rows)
+        + '<p class="soft">Estimates are not placed results and are not to be compared with them.</p>'
+    )
+
+
+def _events(content: Content) -> str:
+    if not content.displays:
+        return ""
+    parts = []
+    for rank, view in enumerate(content.displays, start=1):
+        buffer = io.BytesIO()
+        draw(view, title=f"#{rank}: score {view.value:g}").savefig(buffer, format="png", dpi=72)
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        near = ", ".join(f"{score * SCORE_LSB:g} (distance {d:.2f})" for _, score, d in view.neighbours)
+        fired = ", ".join(view.fired) or "none"
+        caption = (
+            f"Event {view.index}. Seeds in the data that fired: {fired}. Scores of its nearest neighbours: {near}."
+        )
+        alternative = f"event display of crossing {view.index}"
+        parts.append(
+            f'<figure><img loading="lazy" alt="{alternative}" src="data:image/png;base64,{picture}">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+    return "".join(parts)
+
+
+def write_report(content: Content, path: str | os.PathLike[str]) -> None:
+    """Write the page.
+
+    Raises
+    ------
+    InputError
+        If it cannot be written.
+    """
+    write_text(path, render(content))

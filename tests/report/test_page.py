@@ -1,0 +1,159 @@
+"""The page against thresholds.json, in a real browser where there is one."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from l1ad import Events, Trigger
+from l1ad.errors import InputError
+from l1ad.menu import load_menu
+from l1ad.rates.calibrate import calibrate
+from l1ad.rates.rates import BaseRate
+from l1ad.report.content import gather, layer_rows
+from l1ad.report.page import render, write_report
+
+TYPES = {
+    "input": "ap_fixed<8,6,RND_CONV,SAT>",
+    "weight": "ap_fixed<6,3>",
+    "bias": "ap_fixed<10,7>",
+    "relu": "ap_ufixed<10,6,RND_CONV,SAT>",
+    "result": "ap_fixed<10,7,RND_CONV,SAT>",
+}
+
+
+def crossings(n: int, scale: float, seed: int) -> Events:
+    rng = np.random.default_rng(seed)
+    hw = np.zeros((n, 19, 3), int)
+    for slots in (slice(0, 1), slice(1, 5), slice(5, 9), slice(9, 19)):
+        width = slots.stop - slots.start
+        pt = rng.exponential(scale, (n, width)) * (1 + 10 * (rng.random((n, 1)) < 0.02))
+        hw[:, slots, 0] = np.minimum(np.sort(pt.astype(int), axis=1)[:, ::-1], 511)
+    hw[:, 9:, 2] = rng.integers(0, 144, (n, 10))
+    return Events.from_arrays(hw, n_pv=rng.uniform(30, 70, n), weight=rng.uniform(0.5, 1.5, n))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    rng = np.random.default_rng(3)
+    weights = [rng.integers(-6, 7, (57, 6)), rng.integers(-6, 7, (6, 3))]
+    weights[0][rng.random(weights[0].shape) < 0.5] = 0
+    scaling = {"offset": np.tile([10, 0, 72], 19), "shift": np.tile([3, 5, 6], 19)}
+    biases = [np.zeros(6, int), np.zeros(3, int)]
+    trigger = Trigger.from_layers(weights, biases, TYPES, scaling, name="paged <trigger>")
+    zero_bias, signal = crossings(6000, 12, 1), crossings(1500, 40, 2)
+    paths = {}
+    for name, events in (("zb", zero_bias), ("sig", signal)):
+        paths[name] = str(folder / f"{name}.h5")
+        events.write(paths[name])
+    menu = load_menu("run3_lite")
+    targets = {"1MHz": 1e6, "4MHz": 4e6}
+    result = calibrate(
+        trigger, [paths["zb"]], targets, kind="total", menu=menu, base=BaseRate.from_bunches(2544),
+        signals={"wide": [paths["sig"]]}, work=folder / "work",
+    )  # fmt: skip
+    result.write(folder / "thresholds.json")
+    (folder / "history.csv").write_text("epoch,loss,val_loss,sparsity\n1,2.0,2.1,0\n2,1.0,1.2,0.5\n")
+    thresholds = json.loads((folder / "thresholds.json").read_text())
+    content = gather(trigger, thresholds, zero_bias, {"wide": signal}, menu=menu, run_dir=folder, displays=2)
+    write_report(content, folder / "report.html")
+    return folder / "report.html", content, thresholds
+
+
+def embedded(path):
+    text = path.read_text(encoding="utf-8")
+    return json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def test_slider_carries_the_numbers_of_thresholds_json(page):
+    path, _, thresholds = page
+    slider = embedded(path)["slider"]
+    for entry in thresholds["thresholds"]:
+        i = slider["thresholds"].index(entry["threshold"])
+        assert slider["names"][str(i)] == entry["name"]
+        for kind in ("total", "pure"):
+            assert slider["rates"][kind][i] == pytest.approx(entry["rates"][kind]["hz"], rel=1e-5)
+            assert slider["low"][kind][i] == pytest.approx(entry["rates"][kind]["interval_68_hz"][0], rel=1e-5)
+        given = thresholds["signals"]["wide"]["thresholds"][entry["name"]]
+        assert slider["efficiencies"]["wide"]["pure"][i] == pytest.approx(given["pure"]["value"], rel=1e-5)
+        assert slider["gains"]["wide"][i] == pytest.approx(given["gain"]["value"], rel=1e-5)
+
+
+def test_page_stands_alone_and_is_small(page):
+    path, _, _ = page
+    text = path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 8e6
+    without_library = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r'(src|href)="(?!data:|#)', without_library)
+    assert "paged &lt;trigger&gt;" in text
+    for needed in ("prefers-color-scheme: dark", "@media print", 'name="viewport"'):
+        assert needed in text
+
+
+def test_layers_and_proof_are_shown(page):
+    _, content, _ = page
+    rows = layer_rows(content.trigger)
+    first = content.trigger.program.node("dense_1")
+    assert [row.name for row in rows] == ["dense_1", "dense_2"]
+    assert rows[0].sparsity == pytest.approx(np.mean(first.weights == 0))
+    assert "ap_fixed&lt;6,3&gt;" in render(content)
+
+
+def test_thresholds_of_another_trigger_are_refused(page, tmp_path):
+    _, content, thresholds = page
+    other = {**thresholds, "trigger": {"name": "x", "hash": "0" * 64}}
+    with pytest.raises(InputError, match="trigger hash"):
+        gather(content.trigger, other, content.zero_bias.events, {}, menu=None, run_dir=tmp_path)
+
+
+def browser():
+    found = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
+    if found is None:
+        pytest.skip("no headless browser: install the package chromium")
+    return found
+
+
+def test_in_a_browser_the_slider_moves_the_numbers(page, tmp_path):
+    """Press each working point's button in headless Chromium and read what the page then says."""
+    path, _, thresholds = page
+    script = """<script>
+      const seen = [];
+      for (const button of document.querySelectorAll("[data-index]")) {
+        button.click();
+        seen.push([button.textContent, document.getElementById("now-threshold").textContent,
+          document.getElementById("now-total").textContent,
+          document.querySelector("[data-signal]").cells[1].textContent]);
+      }
+      const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen);
+      document.body.append(out);
+      out.dataset.figures = document.querySelectorAll(".js-plotly-plot .main-svg").length;
+      </script></body>"""
+    copy = tmp_path / "page.html"
+    copy.write_text(path.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
+    command = [
+        browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=10000",
+        "--dump-dom", f"file://{copy}",
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert 'data-ready="yes"' in result.stdout
+    complaints = [line for line in result.stderr.splitlines() if ":CONSOLE" in line]
+    assert not complaints, complaints
+    match = re.search(r'<pre id="seen" data-figures="(\d+)">(.*?)</pre>', result.stdout)
+    assert int(match[1]) >= 6
+    seen = json.loads(html.unescape(match[2]))
+    by_name = {row[0]: row[1:] for row in seen}
+    for entry in thresholds["thresholds"]:
+        threshold, rate, efficiency = by_name[entry["name"]]
+        assert int(threshold) == entry["threshold"]
+        assert float(rate.split()[0]) * 1e6 == pytest.approx(entry["rates"]["total"]["hz"], rel=1e-3)
+        value = thresholds["signals"]["wide"]["thresholds"][entry["name"]]["total"]["value"]
+        assert float(efficiency.split()[0]) / 100 == pytest.approx(value, rel=1e-2)
