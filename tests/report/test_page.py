@@ -125,7 +125,7 @@ def test_in_a_browser_the_slider_moves_the_numbers(page, tmp_path):
     path, _, thresholds = page
     script = """<script>
       const seen = [];
-      for (const button of document.querySelectorAll("[data-index]")) {
+      for (const button of document.querySelectorAll("button[data-index]")) {
         button.click();
         seen.push([button.textContent, document.getElementById("now-threshold").textContent,
           document.getElementById("now-total").textContent,

@@ -52,7 +52,7 @@
   if (input) {
     if (figures["figure-rate"]) figures["figure-rate"].layout.shapes0 = (figures["figure-rate"].layout.shapes || []).slice();
     input.addEventListener("input", show);
-    for (const button of document.querySelectorAll("[data-index]")) {
+    for (const button of document.querySelectorAll("button[data-index]")) {
       button.addEventListener("click", function () { input.value = button.dataset.index; show(); });
     }
     show();
