@@ -1,114 +1,70 @@
-"""How fast files are read, beside the plain library reading the same columns in the same run.
+"""How fast files are read, beside the plain library decoding the same columns in the same run.
 
-    python bench/reading.py [--events 200000] [--repeats 5] [--json reading.json]
+    python bench/reading.py [--quick] [--repeats 5] [--out FOLDER]
 
-Rows: our HDF5 into memory beside plain h5py, CMS open-data parquet beside plain pyarrow, L1Ntuple beside plain uproot
-(ours streams in pieces and gives checked, padded, sorted hardware integers; the plain libraries only decode). The two
-are timed in turn, so that a busy machine slows both. The files are written first, with the random objects of
-tests/events/readers/writers.py, and read once before the clock starts (page cache).
+Our HDF5 into memory beside plain h5py, CMS open-data parquet beside plain pyarrow, L1Ntuple beside plain uproot. The
+plain libraries only decode; ours gives hardware integers that were checked, padded and put in order. The files are
+written first, with the random objects of ``tests/events/readers/writers.py``, and read once before the clock starts, so
+that they come from the page cache.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
 import runpy
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+from common import Case, arguments, human, measure, report
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Wanted events per second, by unit.
+WANTED = {"HDF5 events": 3e6, "parquet events": 2e5, "L1Ntuple events": 2e5}
+PIECE = 65536
 
 
-@dataclass(frozen=True)
-class Row:
-    """One comparison: events per second, median, slowest and fastest of the repeats; ours first."""
+def counted(read: Callable[[], int], expected: int) -> Callable[[], None]:
+    """`read`, held to the number of events in the file."""
 
-    name: str
-    events: int
-    median: float
-    slowest: float
-    fastest: float
-    plain: str
-    plain_median: float
-    plain_slowest: float
-    plain_fastest: float
-    wanted: float
+    def run() -> None:
+        found = read()
+        if found != expected:
+            raise RuntimeError(f"read {found} events of {expected}")
 
-    @property
-    def reached(self) -> bool:
-        return self.median >= self.wanted
+    return run
 
 
-def compare(
-    name: str,
-    events: int,
-    ours: Callable[[], int],
-    plain: str,
-    theirs: Callable[[], int],
-    *,
-    repeats: int,
-    wanted: float,
-) -> Row:
-    """Time `ours` and `theirs` in turn; both return the number of events they read."""
-    rates: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(repeats + 1):
-        for function, found in zip((ours, theirs), rates):
-            start = time.perf_counter()
-            n = function()
-            seconds = time.perf_counter() - start
-            if n != events:
-                raise SystemExit(f"{name}: read {n} events of {events}")
-            if repeat:
-                found.append(n / seconds)
-    mine, other = rates
-    return Row(
-        name,
-        events,
-        statistics.median(mine),
-        min(mine),
-        max(mine),
-        plain,
-        statistics.median(other),
-        min(other),
-        max(other),
-        wanted,
-    )
-
-
-def own_hdf5(folder: Path, repeats: int, events: int) -> Row:
+def own_hdf5(folder: Path, n: int) -> list[Case]:
     """Our file into one `Events`, beside h5py reading the same data sets into arrays."""
     import h5py
 
     from l1ad.events import Events
 
     rng = np.random.default_rng(7)
-    hw = np.zeros((events, 19, 3), dtype=np.int16)
+    hw = np.zeros((n, 19, 3), dtype=np.int16)
     for first, slots in ((0, 1), (1, 4), (5, 4), (9, 10)):
-        hw[:, first : first + slots, 0] = -np.sort(-rng.integers(0, 500, (events, slots)), axis=1)
-        hw[:, first : first + slots, 2] = rng.integers(0, 144, (events, slots))
+        hw[:, first : first + slots, 0] = -np.sort(-rng.integers(0, 500, (n, slots)), axis=1)
+        hw[:, first : first + slots, 2] = rng.integers(0, 144, (n, slots))
     path = folder / "own.h5"
-    bits = {f"L1_Seed{i}": rng.random(events) < 0.01 for i in range(20)}
-    Events.from_arrays(hw, weight=rng.random(events), n_pv=rng.random(events), menu_bits=bits).write(path)
-
-    def ours() -> int:
-        return len(Events.read(path))
+    bits = {f"L1_Seed{i}": rng.random(n) < 0.01 for i in range(20)}
+    Events.from_arrays(hw, weight=rng.random(n), n_pv=rng.random(n), menu_bits=bits).write(path)
 
     def theirs() -> int:
         with h5py.File(path) as file:
             arrays = [file[name][:] for name in ("hw", "columns/weight", "columns/n_pv", "menu/bits")]
         return len(arrays[0])
 
-    return compare("own HDF5 into memory", events, ours, "h5py", theirs, repeats=repeats, wanted=3e6)
+    unit = "HDF5 events"
+    return [
+        Case("h5py, own format into memory", counted(theirs, n), n, unit),
+        Case("l1ad, own format into memory", counted(lambda: len(Events.read(path)), n), n, unit, ours=True),
+    ]
 
 
 def stream(path: Path) -> Callable[[], int]:
@@ -117,12 +73,12 @@ def stream(path: Path) -> Callable[[], int]:
 
     def ours() -> int:
         with open_events(path) as source:
-            return sum(len(events) for events in source.chunks())
+            return sum(len(events) for events in source.chunks(PIECE))
 
     return ours
 
 
-def parquet(folder: Path, repeats: int, toy: object, writers: SimpleNamespace) -> Row:
+def parquet(folder: Path, toy: Any, writers: SimpleNamespace) -> list[Case]:
     """Open data with 178 seeds, beside pyarrow decoding the same columns."""
     import pyarrow.parquet as pq
 
@@ -131,84 +87,70 @@ def parquet(folder: Path, repeats: int, toy: object, writers: SimpleNamespace) -
     names = [name for name in names if name not in ("muons_muonQual", "muons_muonChg")]
 
     def theirs() -> int:
-        return sum(batch.num_rows for batch in pq.ParquetFile(path).iter_batches(batch_size=65536, columns=names))
+        return sum(batch.num_rows for batch in pq.ParquetFile(path).iter_batches(batch_size=PIECE, columns=names))
 
-    return compare(
-        "CMS open data (parquet)",
-        len(toy),
-        stream(path),
-        "pyarrow",
-        theirs,
-        repeats=repeats,
-        wanted=2e5,  # type: ignore[arg-type]
-    )
+    n, unit = len(toy), "parquet events"
+    return [
+        Case("pyarrow, CMS open data", counted(theirs, n), n, unit, note="decoded only"),
+        Case("l1ad, CMS open data", counted(stream(path), n), n, unit, ours=True, note="178 seeds"),
+    ]
 
 
-def l1ntuple(folder: Path, repeats: int, toy: object, writers: SimpleNamespace) -> Row:
-    """L1Ntuple with five crossings and 512 decisions, beside uproot decoding the same branches."""
+def l1ntuple(folder: Path, toy: Any, writers: SimpleNamespace) -> list[Case]:
+    """L1Ntuple with objects of several crossings and 512 decisions, beside uproot decoding the same branches."""
     import uproot
 
     path = writers.write_l1ntuple(folder / "ntuple.root", toy)
-    wanted = {f"{name}{part}" for name in ("eg", "jet") for part in ("IEt", "IEta", "IPhi", "Bx")}
-    wanted |= {"muonIEt", "muonIEtaAtVtx", "muonIPhiAtVtx", "muonBx", "sumType", "sumIEt", "sumIPhi", "sumBx"}
+    objects = [f"{name}{part}" for name in ("eg", "jet") for part in ("IEt", "IEta", "IPhi", "Bx")]
+    objects += ["muonIEt", "muonIEtaAtVtx", "muonIPhiAtVtx", "muonBx", "sumType", "sumIEt", "sumIPhi", "sumBx"]
+    branches = {
+        "l1UpgradeTree/L1UpgradeTree": objects,
+        "l1uGTTree/L1uGTTree": ["m_algoDecisionFinal"],
+        "l1EventTree/L1EventTree": ["run", "lumi", "bx", "orbit", "event", "nPV_True"],
+    }
 
     def theirs() -> int:
         with uproot.open(path, handler=uproot.MemmapSource) as file:
-            trees = [
-                file[name] for name in ("l1UpgradeTree/L1UpgradeTree", "l1uGTTree/L1uGTTree", "l1EventTree/L1EventTree")
-            ]
-            n = trees[0].num_entries
-            for start in range(0, n, 65536):
-                for tree, names in zip(trees, (wanted, {"m_algoDecisionFinal"}, set(trees[2].keys()))):
-                    for name in sorted(names):
-                        tree[name].array(entry_start=start, entry_stop=min(start + 65536, n))
+            trees = {name: file[name] for name in branches}
+            n = int(trees["l1UpgradeTree/L1UpgradeTree"].num_entries)
+            for start in range(0, n, PIECE):
+                for tree, names in branches.items():
+                    for name in names:
+                        trees[tree][name].array(entry_start=start, entry_stop=min(start + PIECE, n))
         return n
 
-    return compare("L1Ntuple (ROOT)", len(toy), stream(path), "uproot", theirs, repeats=repeats, wanted=2e5)  # type: ignore[arg-type]
+    n, unit = len(toy), "L1Ntuple events"
+    return [
+        Case("uproot, L1Ntuple", counted(theirs, n), n, unit, note="decoded only"),
+        Case("l1ad, L1Ntuple", counted(stream(path), n), n, unit, ours=True, note="512 decisions"),
+    ]
 
 
 def import_seconds(repeats: int) -> list[float]:
-    """CPU seconds that `import l1ad` costs beyond starting Python, in fresh processes."""
+    """CPU seconds of `import l1ad` beyond starting Python, in fresh processes."""
     code = "import time; t = time.process_time(); import l1ad; print(time.process_time() - t)"
     return [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(repeats)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--events", type=int, default=200_000)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = arguments("reading", "How fast files are read")
+    n = 20_000 if options.quick else 200_000
     writers = SimpleNamespace(**runpy.run_path(str(ROOT / "tests/events/readers/writers.py")))
+    # About the numbers of e/gamma, muons and jets in a zero-bias crossing at a pile-up of 60.
+    toy = writers.toy_objects(n, n_seeds=178, means=(5, 0.5, 5))
+    results = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [own_hdf5(folder, options.repeats, 5 * options.events)]
-        # Mean numbers of e/gamma, muons and jets of a zero-bias crossing at a pile-up of 60.
-        toy = writers.toy_objects(options.events, n_seeds=178, means=(5, 0.5, 5))
-        rows.append(parquet(folder, options.repeats, toy, writers))
-        rows.append(l1ntuple(folder, options.repeats, toy, writers))
-    print(f"{'':26s} {'ours: k events/s':>30s} {'plain: k events/s':>32s} {'ours/plain':>11s} {'wanted':>8s}")
-    for row in rows:
-        mine = f"{row.median / 1e3:8.0f} ({row.slowest / 1e3:.0f} to {row.fastest / 1e3:.0f})"
-        other = (
-            f"{row.plain} {row.plain_median / 1e3:.0f} ({row.plain_slowest / 1e3:.0f} to {row.plain_fastest / 1e3:.0f})"
-        )
-        ratio = f"{row.median / row.plain_median:.2f}"
-        mark = "" if row.reached else "  below"
-        print(f"{row.name:26s} {mine:>30s} {other:>32s} {ratio:>11s} {row.wanted / 1e3:8.0f}{mark}")
+        for cases in (own_hdf5(folder, 5 * n), parquet(folder, toy, writers), l1ntuple(folder, toy, writers)):
+            results += measure(cases, repeats=options.repeats)
     imports = import_seconds(options.repeats)
-    print(
-        f"import l1ad: {statistics.median(imports):.3f} s CPU ({min(imports):.3f} to {max(imports):.3f}), wanted below 0.5"
-    )
-    load = os.getloadavg()[0]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}, Python {platform.python_version()}")
-    if options.json:
-        from l1ad.io import write_json
-
-        rows_json = [{**asdict(row), "reached": row.reached} for row in rows]
-        write_json(
-            options.json, {"rows": rows_json, "import_cpu_seconds": imports, "load": load, "cores": os.cpu_count()}
-        )
+    notes = []
+    for result in results:
+        if result.ours:
+            reached = "reached" if result.rate >= WANTED[result.unit] else "NOT reached"
+            notes.append(f"wanted {human(WANTED[result.unit])} {result.unit}/s: {reached} with {human(result.rate)}")
+    notes.append(f"`import l1ad`: {statistics.median(imports):.3f} s of CPU time, wanted below 0.5 s")
+    report("reading", "Reading events", results, options, extra={"import_cpu_seconds": imports}, notes=notes)
 
 
 if __name__ == "__main__":

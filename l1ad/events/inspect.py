@@ -457,6 +457,11 @@ def plot_summary(summary: EventsSummary, layout: ObjectLayout, path: str | os.Pa
     canvas = FigureCanvasAgg(figure)
     if kind not in canvas.get_supported_filetypes():
         raise InputError(os.fspath(path), "suffix", f".{kind}", ".png, .pdf or .svg")
+    if not summary.sum_weights:
+        figure.text(0.5, 0.5, "no events", ha="center", va="center", fontsize="xx-large")
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=kind, dpi=110)
+        return
     axes = figure.subplots(2, 3)
     colours = dict(zip((group.name for group in layout.groups), ("C0", "C1", "C2", "C3", "C4", "C5")))
     _plot_spectra(axes[0, 0], summary, layout, colours)
@@ -481,11 +486,17 @@ def _plot_spectra(axis: Any, summary: EventsSummary, layout: ObjectLayout, colou
         # Edges between codes, so that no bin is narrower than a code.
         edges = np.unique(np.rint(np.geomspace(1, word.code_max + 1, 45))) - 0.5
         counts, _ = np.histogram(np.arange(len(sums)), bins=edges, weights=sums)
-        density = counts / (np.diff(edges) * word.lsb) / (summary.sum_weights or 1.0)
+        density = counts / (np.diff(edges) * word.lsb) / summary.sum_weights
         label = group.name if group.count == 1 else f"leading {group.name}"
         axis.stairs(density, edges * word.lsb, color=colours.get(group.name), label=label, linewidth=1.5, baseline=None)
     unit = layout.groups[0].words[0].unit
-    axis.set(xscale="log", yscale="log", xlabel=f"$p_T$ or $E_T$ ({unit})", ylabel=f"fraction of crossings per {unit}")
+    filled = any(patch.get_data().values.any() for patch in axis.patches)
+    axis.set(
+        xscale="log",
+        yscale="log" if filled else "linear",
+        xlabel=f"$p_T$ or $E_T$ ({unit})",
+        ylabel=f"fraction of crossings per {unit}",
+    )
     axis.legend(frameon=False)
     axis.set_title("spectrum of the leading object", fontsize="medium")
 
@@ -509,7 +520,7 @@ def _plot_angle(
         step = max(round(width / word.lsb), 1)
         edges = np.arange(word.code_min, word.code_max + step + 1, step) - 0.5
         counts, _ = np.histogram(np.arange(len(sums)) + word.code_min, bins=edges, weights=sums)
-        density = counts / (step * word.lsb) / (summary.sum_weights or 1.0)
+        density = counts / (step * word.lsb) / summary.sum_weights
         axis.stairs(
             density, edges * word.lsb, color=colours.get(group.name), label=group.name, linewidth=1.5, baseline=None
         )
@@ -523,15 +534,16 @@ def _plot_angle(
 
 def _room_for_legend(axis: Any) -> None:
     """Logarithmic, since muons are a hundred times rarer than jets, with a decade above the lines for the legend."""
-    axis.set_yscale("log")
-    low, high = axis.get_ylim()
-    axis.set_ylim(max(low, high * 1e-6), high * 10)
+    if axis.get_ylim()[1] > 0 and any(patch.get_data().values.any() for patch in axis.patches):
+        axis.set_yscale("log")
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(low, high * 1e-6), high * 10)
     axis.legend(frameon=False, ncols=4, loc="upper center", columnspacing=1.2, handlelength=1.4)
 
 
 def _plot_multiplicity(axis: Any, summary: EventsSummary, layout: ObjectLayout, colours: Mapping[str, str]) -> None:
     for group, sums in zip(layout.groups, summary.histograms.multiplicity):
-        fraction = sums / (summary.sum_weights or 1.0)
+        fraction = sums / summary.sum_weights
         edges = np.arange(len(sums) + 1) - 0.5
         axis.stairs(fraction, edges, color=colours.get(group.name), label=group.name, linewidth=1.5, baseline=None)
     axis.set(xlabel="objects in a crossing", ylabel="fraction of crossings")
@@ -546,7 +558,7 @@ def _plot_pile_up(axis: Any, summary: EventsSummary) -> None:
         axis.set_axis_off()
         axis.text(0.5, 0.5, "no pile-up in the data", ha="center", va="center", transform=axis.transAxes)
         return
-    axis.stairs(sums / (summary.sum_weights or 1.0), np.arange(len(sums) + 1) - 0.5, color="C7", fill=True)
+    axis.stairs(sums / summary.sum_weights, np.arange(len(sums) + 1) - 0.5, color="C7", fill=True)
     axis.set_xlim(max(filled[0] - 5, -0.5), filled[-1] + 5)
     axis.set(xlabel="primary vertices or average pile-up", ylabel="fraction of crossings")
     axis.set_title("pile-up (n_pv)", fontsize="medium")

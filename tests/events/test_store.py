@@ -115,7 +115,10 @@ def test_an_unknown_seed_is_named() -> None:
         (lambda e: make(3, layout="adc2021"), "layout: found adc2021, expected cms_ugt"),
         (lambda e: e.with_columns(other=np.ones(3)), "columns: found"),
         (lambda e: make(3, seeds=2), "menu bits: found 2 seeds, expected the same 11"),
-        (lambda e: Events.from_arrays(e.hw, columns=e.columns, menu_bits=e.menu_bits, saturation="drop"), "policy: found drop"),
+        (
+            lambda e: Events.from_arrays(e.hw, columns=e.columns, menu_bits=e.menu_bits, saturation="drop"),
+            "policy: found drop",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_not_joined(change, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -358,7 +361,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, limit: int) 
 def test_importing_is_light() -> None:
     done = run("import sys; before = len(sys.modules); import l1ad; print(len(sys.modules) - before, *sys.modules)")
     count, *names = done.stdout.split()
-    heavy = {"tensorflow", "keras", "tf_keras", "sklearn", "pyarrow", "uproot", "awkward", "numba", "matplotlib", "scipy"}
+    heavy = {
+        "tensorflow",
+        "keras",
+        "tf_keras",
+        "sklearn",
+        "pyarrow",
+        "uproot",
+        "awkward",
+        "numba",
+        "matplotlib",
+        "scipy",
+    }
     assert not heavy & set(names)
     assert int(count) < 30
 

@@ -167,12 +167,13 @@ def root_errors(path: str, field: str) -> Iterator[None]:
     import struct
     import zlib
 
-    # A damaged file can fail at any depth of uproot: these are the types seen with cut and overwritten files.
-    lookups = (ValueError, KeyError, IndexError, TypeError, AttributeError)
+    # A damaged file can fail at any depth of uproot and numpy: a wrong length, a missing member, an absurd size.
+    contents = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error, zlib.error)
+    states = (AssertionError, RuntimeError, MemoryError)
     try:
         yield
     except InputError:
         raise
-    except (OSError, EOFError, struct.error, zlib.error, *lookups) as error:
+    except (OSError, EOFError, *contents, *states) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(path, field, f"damaged data ({reason[:80]})", "a complete ROOT file") from error

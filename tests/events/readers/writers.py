@@ -6,6 +6,7 @@ with `runpy.run_path`.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,7 +185,7 @@ def write_opendata_record(folder: Path, toy: Toy, *, shards: int = 2) -> Path:
     groups["event_info"] = [
         name for name in table.column_names if not name.startswith(tuple(f"{p}_" for p in prefixes))
     ]
-    for i, (start, stop) in enumerate(zip(edges, edges[1:])):
+    for i, (start, stop) in enumerate(itertools.pairwise(edges)):
         for prefix, names in groups.items():
             (folder / prefix).mkdir(parents=True, exist_ok=True)
             part = table.select(names).slice(start, stop - start)
@@ -205,7 +206,7 @@ def ntuple_arrays(toy: Toy, *, seed: int = 2, other_crossings: bool = True) -> d
     rng = np.random.default_rng(seed)
     branches: dict[str, ak.Array] = {}
     for name in ("eg", "muon", "jet"):
-        parts = {key: values for key, values in toy.lists[name].items()}
+        parts = dict(toy.lists[name])
         crossing = ak.zeros_like(parts["et"])
         if other_crossings:
             counts = rng.poisson(1.0, len(toy))
@@ -250,13 +251,11 @@ BASKET = 20000
 
 def _tree(file: uproot.WritableDirectory, name: str, branches: dict[str, object], prefix: str = "") -> None:
     branches = {prefix + key: values for key, values in branches.items()}
-    kinds = {
-        key: ak.type(values).content if isinstance(values, ak.Array) else values.dtype
+    types = {
+        key: str(ak.type(values).content) if isinstance(values, ak.Array) else values.dtype
         for key, values in branches.items()
     }
-    tree = file.mktree(
-        name, {key: str(kind) if isinstance(branches[key], ak.Array) else kind for key, kind in kinds.items()}
-    )
+    tree = file.mktree(name, types)
     n = len(next(iter(branches.values())))
     for start in range(0, max(n, 1), BASKET):
         tree.extend({key: values[start : start + BASKET] for key, values in branches.items()})
