@@ -103,7 +103,7 @@ def print_program(program: Program, *, namespace: str, network: Network | None =
     if network:
         arguments = [f"const {names[network.source]}_t {names[network.source]}[{_size(program, network.source)}]"]
         arguments += [f"{names[name]}_t {names[name]}[{_size(program, name)}]" for name in network.outputs]
-        functions.insert(0, "// Computed elsewhere.\nvoid network(" + ", ".join(arguments) + ");")
+        functions.insert(0, "// Computed elsewhere.\ninline void network(" + ", ".join(arguments) + ");")
     header = templates.render(
         "cpp/program.h",
         hash=program.hash,

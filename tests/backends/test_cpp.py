@@ -172,7 +172,7 @@ def test_a_part_can_be_left_to_another_function() -> None:
     network = cpp.Network("scale", ("result",))
     code = cpp.print_program(program, namespace="here", network=network)
     assert code.printed == ("input", "scale", "result", "multiply_1", "sum", "score")
-    assert "void network(const scale_t scale[57], result_t result[2]);" in code.header
+    assert "inline void network(const scale_t scale[57], result_t result[2]);" in code.header
     assert "compute_dense" not in code.header
     assert code.header.count("    network(scale, result);") == 2
     with pytest.raises(TriggerError, match="after result"):
