@@ -185,7 +185,7 @@ class Dijets:
         return np.asarray((self.delta_eta > low) & (self.delta_eta < high))
 
     def write(self, path: str | os.PathLike[str], *, attributes: Mapping[str, str | float] | None = None) -> None:
-        """Write our HDF5 format: ``jets``, ``mjj``, ``label``, ``weight``, ``constituents`` if any, names as attribute."""
+        """Write our HDF5 format: ``jets``, ``mjj``, ``label``, ``weight``, ``constituents`` if any, and the names."""
         import h5py
 
         with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
