@@ -29,7 +29,7 @@ from l1ad.rates.exact import ExactSums
 from l1ad.rates.files import FORMAT, FORMAT_VERSION
 from l1ad.rates.histogram import Kind, ScoreHistogram, check_kind
 from l1ad.rates.intervals import Counts
-from l1ad.rates.ladder import prescales_for_budget
+from l1ad.rates.ladder import check_budget, prescales_for_budget
 from l1ad.rates.physics import Signal, Summary, area_under_curve, efficiency_at_fpr, summarise
 from l1ad.rates.rates import MAX_PILEUP, BaseRate, PileupProfile, pileup_factors
 from l1ad.rates.stability import DriftTest, Stability, drift_test
@@ -196,6 +196,8 @@ def calibrate(
         raise InputError("rate", "targets", "none", "at least one")
     for target in rates_hz.values():
         base.check_target(target)
+    if budget_hz is not None:
+        check_budget(budget_hz)
     if workers < 1 or chunk_events < 1:
         raise InputError("calibrate", "workers and chunk size", f"{workers}, {chunk_events}", "1 or more")
     notes: list[str] = []
@@ -277,7 +279,6 @@ def _calibrate(
     }
     prescales = None
     if budget_hz is not None:
-        base.check_target(budget_hz)
         prescales = prescales_for_budget({item.name: item.rate.hz for item in thresholds}, budget_hz)
     notes += seeds.notes
     for item in thresholds:

@@ -42,13 +42,13 @@ def clopper_pearson(passed: float, total: float, level: float = LEVEL_68) -> Int
     >>> [round(end, 4) for end in clopper_pearson(0, 10, 0.95)]
     [0.0, 0.3085]
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     if total <= 0:
         return Interval(0.0, 1.0)
     tail = 0.5 * (1.0 - level)
-    low = float(beta.ppf(tail, passed, total - passed + 1.0)) if passed > 0 else 0.0
-    high = float(beta.ppf(1.0 - tail, passed + 1.0, total - passed)) if passed < total else 1.0
+    low = float(betaincinv(passed, total - passed + 1.0, tail)) if passed > 0 else 0.0
+    high = float(betaincinv(passed + 1.0, total - passed, 1.0 - tail)) if passed < total else 1.0
     return Interval(low, high)
 
 

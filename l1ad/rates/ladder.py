@@ -75,6 +75,18 @@ def combined_rate(rates_hz: Sequence[float], prescales: Sequence[int]) -> float:
     return total
 
 
+def check_budget(budget_hz: float) -> None:
+    """Check that a budget can be kept.
+
+    Raises
+    ------
+    InputError
+        If it is not a finite number above 0.
+    """
+    if not (math.isfinite(budget_hz) and budget_hz > 0):
+        raise InputError("ladder", "budget", f"{budget_hz} Hz", "a number above 0")
+
+
 def prescales_for_budget(rates_hz: Mapping[str, float], budget_hz: float) -> dict[str, int]:
     """Prescales with which the OR of nested seeds stays within a budget.
 
@@ -87,8 +99,7 @@ def prescales_for_budget(rates_hz: Mapping[str, float], budget_hz: float) -> dic
     InputError
         If the budget is not a number above 0.
     """
-    if not (math.isfinite(budget_hz) and budget_hz > 0):
-        raise InputError("ladder", "budget", f"{budget_hz} Hz", "a number above 0")
+    check_budget(budget_hz)
     names = sorted(rates_hz, key=lambda name: rates_hz[name])
     chosen: dict[str, int] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def filled(sample: dict[str, np.ndarray], cuts: list[int]) -> ScoreHistogram:
     total = ScoreHistogram(has_menu=True)
     edges = [0, *sorted(cuts), len(sample["scores"])]
     parts = []
-    for start, stop in zip(edges[:-1], edges[1:]):
+    for start, stop in itertools.pairwise(edges):
         part = ScoreHistogram(has_menu=True)
         part.fill(
             sample["scores"][start:stop],

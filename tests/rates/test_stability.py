@@ -83,7 +83,7 @@ def test_a_constant_rate_passes_as_often_as_it_should(weighted: bool) -> None:
         assert test is not None
         chi2.append(test.chi2_p_value)
         cusum.append(test.cusum_p_value)
-    # 300 trials at 5 %: 15 expected, standard deviation 3.8. The CUSUM is conservative, since it looks at 100 points only.
+    # 300 trials at 5 %: 15 expected, standard deviation 3.8. The CUSUM looks at 100 points only and is conservative.
     assert 4 <= sum(p < 0.05 for p in chi2) <= 28
     assert sum(p < 0.05 for p in cusum) <= 25
     assert np.mean(chi2) == pytest.approx(0.5, abs=0.06)

@@ -138,7 +138,7 @@ def test_the_threshold_is_the_smallest_that_does_not_exceed(scores: list[int], t
     weight = np.random.default_rng(seed).random(len(scores)) if seed else np.ones(len(scores))
     sample = sample_of(scores, weight)
     array = np.array(scores)
-    by_hand = [t for t in range(62) if weight[array >= t].sum() * 1000.0 / weight.sum() <= target * (1 + 1e-12)][0]
+    by_hand = next(t for t in range(62) if weight[array >= t].sum() * 1000.0 / weight.sum() <= target * (1 + 1e-12))
     if (array >= by_hand).sum() < 10:
         with pytest.raises(TooFewEvents):
             find_threshold(sample, target)
@@ -169,7 +169,7 @@ def test_a_higher_target_never_raises_the_threshold(scores: list[int], target: f
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_68_percent_interval_covers(weighted: bool) -> None:
-    """A few hundred toys; bench/coverage.py has the full study. The true rate of an integer threshold t is exp(-t/200)."""
+    """A few hundred toys (bench/coverage.py has the full study); the true rate of a threshold t is exp(-t/200)."""
     rng = np.random.default_rng(20 + weighted)
     toys, n, expected = 300, 6000, 150
     covered_68 = covered_95 = 0
