@@ -4,6 +4,7 @@
 
 Libraries that FOLDER lacks are generated first, with the seed below: about an hour on one core. The same seeds give the
 same files. Natural zero bias is for training, the weighted one for thresholds and rates: they share no crossing.
+``tt_hadronic_mu46`` is there for ``l1ad data realism`` alone.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import time
 from pathlib import Path
 
 from l1ad.events.simulate.generate import generate_to_file
+from l1ad.events.simulate.mixing import MU_REFERENCE
 from l1ad.events.simulate.processes import BACKGROUND, SIGNALS
 from l1ad.events.simulate.produce import LIBRARY_SEED, library_path, simulate
+from l1ad.events.simulate.realism import OFFICIAL_MU, OFFICIAL_MU_SPREAD
 
 SEED = 13600
 N_SOFT = 200_000
-N_NATURAL = 150_000
-N_WEIGHTED = 100_000
-N_SIGNAL = 3_000
+N_NATURAL = 120_000
+N_WEIGHTED = 110_000
+N_SIGNAL = 2_500
+N_SIGNAL_POOL = 50_000  # pile-up collisions that suffice for so few events
+N_OFFICIAL = 5_000  # top pairs at the pile-up of the official events, for the realism table
 
 
 def main() -> None:
@@ -40,21 +45,37 @@ def main() -> None:
             n = N_SOFT if name == "soft" else None
             generate_to_file(path, process, n, seed=LIBRARY_SEED, workers=options.workers)
 
-    jobs = [("zero_bias", "zero_bias", N_NATURAL, False), ("zero_bias_weighted", "zero_bias", N_WEIGHTED, True)]
-    jobs += [(f"signal_{name}", name, N_SIGNAL, False) for name in SIGNALS]
+    # stem, process, events, stratified, pile-up and its spread
+    usual = (MU_REFERENCE, 6.0)
+    jobs = [
+        ("zero_bias", "zero_bias", N_NATURAL, False, *usual),
+        ("zero_bias_weighted", "zero_bias", N_WEIGHTED, True, *usual),
+        ("tt_hadronic_mu46", "tt_hadronic", N_OFFICIAL, False, OFFICIAL_MU, OFFICIAL_MU_SPREAD),
+    ]
+    jobs += [(f"signal_{name}", name, N_SIGNAL, False, *usual) for name in SIGNALS]
     total = 0
-    for stem, process, n, stratified in jobs:
+    for stem, process, n, stratified, mu, mu_spread in jobs:
         if options.only and stem not in options.only:
             continue
         start = time.perf_counter()
         events = simulate(
-            process, n, seed=SEED, stratified=stratified, library=options.library, workers=options.workers
+            process,
+            n,
+            seed=SEED,
+            stratified=stratified,
+            mu=mu,
+            mu_spread=mu_spread,
+            library=options.library,
+            workers=options.workers,
+            max_collisions=None if process == "zero_bias" else N_SIGNAL_POOL,
         )
         path = options.out / f"{stem}.h5"
         events.write(path, compression="gzip")
         size = path.stat().st_size
         total += size
-        sys.stdout.write(f"{stem:28s} {len(events):7d} events {size / 1e6:6.2f} MB {time.perf_counter() - start:6.1f} s\n")
+        sys.stdout.write(
+            f"{stem:28s} {len(events):7d} events {size / 1e6:6.2f} MB {time.perf_counter() - start:6.1f} s\n"
+        )
         sys.stdout.flush()
     sys.stdout.write(f"{'total':28s} {'':14s} {total / 1e6:6.2f} MB\n")
 

@@ -13,7 +13,9 @@ def simulate_command(
     process: Annotated[str, typer.Option(help="zero_bias, or the name of a signal; 'list' names them.")] = "zero_bias",
     n: Annotated[int, typer.Option("--n", min=1, help="Number of crossings.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed; the result does not depend on the workers.")] = 1,
-    stratified: Annotated[bool, typer.Option("--stratified", help="Zero bias with populated tails and weights.")] = False,
+    stratified: Annotated[
+        bool, typer.Option("--stratified", help="Zero bias with populated tails and weights.")
+    ] = False,
     mu: Annotated[float, typer.Option(help="Mean number of collisions a crossing.")] = 52.0,
     mu_spread: Annotated[float, typer.Option(help="Spread of that number from crossing to crossing.")] = 6.0,
     workers: Annotated[int, typer.Option(min=1, help="Processes to use.")] = 1,
@@ -51,16 +53,17 @@ def simulate_command(
 
 def realism_command(
     sources: Annotated[
-        list[Path], typer.Argument(help="Files of simulated zero_bias and tt_hadronic, or a folder of libraries.")
-    ],
+        list[Path] | None,
+        typer.Argument(help="Simulated zero_bias and tt_hadronic files, or a folder of libraries; else the bundled."),
+    ] = None,
 ) -> None:
     """Compare the simulation with public CMS figures; exit status 1 if a figure is missed.
 
     Example: l1ad data realism zero_bias.h5 zero_bias_weighted.h5 tt_hadronic.h5
     """
-    from l1ad.events.simulate.realism import format_report, realism_tables
+    from l1ad.events.simulate.realism import bundled_sources, format_report, realism_tables
 
-    report = realism_tables(*sources)
+    report = realism_tables(*(sources or bundled_sources()))
     typer.echo(format_report(report))
     if not report.passed:
         raise typer.Exit(1)

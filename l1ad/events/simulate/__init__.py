@@ -1,13 +1,14 @@
 """Simulation of what the Level-1 trigger sees: generator, pile-up, detector and trigger, ending in hardware integers.
 
 What to use when: ``simulate("zero_bias", n, seed=...)`` for training data; ``simulate(..., stratified=True)`` for
-thresholds and rates, where a weighted event in the tail is worth thousands of natural ones; ``simulate("haa4b_ma15", ...)``
-for a signal on top of pile-up. ``realism_tables`` says how far to believe them.
+thresholds and rates, where a weighted event in the tail is worth thousands of natural ones; ``simulate("haa4b_ma15",
+...)`` for a signal on top of pile-up. ``realism_tables`` says how far to believe them.
 
-The chain, one module a step: :mod:`.processes` (verified PYTHIA settings), :mod:`.generate` (collisions at the calorimeter
-face, :mod:`.propagate` and :mod:`.suep` on the way), :mod:`.library` (their files), :mod:`.mixing` (crossings and weights),
-:mod:`.towers` and :mod:`.kernel` (trigger towers and what is found on them), :mod:`.level1` (integers),
-:mod:`.produce` (many crossings in parallel). Every knob is in :class:`~l1ad.events.simulate.detector.Detector`.
+The chain, one module a step: :mod:`.processes` (verified PYTHIA settings), :mod:`.generate` (collisions at the
+calorimeter face, :mod:`.propagate` and :mod:`.suep` on the way), :mod:`.library` (their files), :mod:`.mixing`
+(crossings and weights), :mod:`.towers` and :mod:`.kernel` (trigger towers and what is found on them), :mod:`.level1`
+(integers), :mod:`.produce` (many crossings in parallel). Every knob is in
+:class:`~l1ad.events.simulate.detector.Detector`.
 
 Left out: taus, isolation and quality bits, energy sums other than HT and missing energy, the return field of the yoke.
 Needs the extra ``simulate`` (pythia8mc, fastjet, numba); reading what was simulated does not.

@@ -1,14 +1,15 @@
 """Jet energy calibration of the emulated trigger: raw (pile-up subtracted) pt to generator pt, by region.
 
-Derived from hard-QCD collisions under pile-up by numerical inversion: in bins of generator pt, the median raw pt of the
-matched jet gives one point of the curve. Binning in the generator's pt and not in the raw one keeps the falling spectrum
-from biasing it.
+Derived from hard-QCD collisions under pile-up by numerical inversion: in bins of generator pt, the median raw pt of
+the matched jet gives one point of the curve. Binning in the generator's pt and not in the raw one keeps the falling
+spectrum from biasing it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -84,16 +85,14 @@ def default_calibration() -> JetCalibration:
         return read_calibration(path)
 
 
-def fit_calibration(
-    raw: Floats, generated: Floats, row: NDArray[np.int64], *, min_jets: int = 40
-) -> JetCalibration:
+def fit_calibration(raw: Floats, generated: Floats, row: NDArray[np.int64], *, min_jets: int = 40) -> JetCalibration:
     """Calibration from matched jets: raw and generator pt (GeV) and tower row, all (n,)."""
     edges = np.array([12, 16, 20, 25, 30, 40, 50, 65, 85, 110, 150, 200, 300, 450, 700, 1500], np.float64)
     region = np.searchsorted(REGIONS, ABS_IETA[row], side="left")
     all_raw, all_factor = [], []
     for k in range(len(REGIONS)):
         points = []
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
+        for low, high in pairwise(edges):
             here = (region == k) & (generated > low) & (generated <= high)
             if here.sum() >= min_jets:
                 median = float(np.median(raw[here]))

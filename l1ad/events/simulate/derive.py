@@ -25,7 +25,8 @@ def match_jets(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Raw pt, generator pt and tower row of matched jets.
 
-    ``numbers`` (n,) is the collision of ``library`` that each crossing holds as its signal, which :func:`draw` puts last.
+    ``numbers`` (n,) is the collision of ``library`` that each crossing holds as its signal, which :func:`draw` puts
+    last.
     """
     out: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]] = []
     last = crossings.first[1:] - 1

@@ -23,7 +23,7 @@ from l1ad.events.simulate.suep import thermal_decay
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["ET_MIN_GEV", "ETA_MAX", "MU_PT_MIN_GEV", "generate", "generate_block", "generate_to_file"]
+__all__ = ["ETA_MAX", "ET_MIN_GEV", "MU_PT_MIN_GEV", "generate", "generate_block", "generate_to_file"]
 
 ETA_MAX = 5.191  # outer edge of the forward calorimeter
 ET_MIN_GEV = 0.05  # softer particles are below any noise

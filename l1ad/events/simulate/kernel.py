@@ -1,8 +1,8 @@
 """The compiled part: deposits to towers, towers to jets, e/gamma and missing energy.
 
-Each step is a function of its own so that it can be tested on towers made by hand. Towers live in a padded array: 80 x 72
-with :data:`PAD` rows of nothing above and below and the azimuth continued by :data:`PAD` columns on both sides, so that no
-window needs a modulo. Needs numba (extra ``simulate``).
+Each step is a function of its own so that it can be tested on towers made by hand. Towers live in a padded array: 80
+x 72 with :data:`PAD` rows of nothing above and below and the azimuth continued by :data:`PAD` columns on both sides,
+so that no window needs a modulo. Needs numba (extra ``simulate``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,18 @@ from numpy.typing import NDArray
 from l1ad.events.simulate.detector import FIRST_ENDCAP, FIRST_HF
 from l1ad.events.simulate.towers import LEAK_STEPS
 
-__all__ = ["N_CANDIDATES", "PAD", "PADDED", "crossings", "e_gammas", "fill", "jets", "missing", "primitives", "wrap_phi"]
+__all__ = [
+    "N_CANDIDATES",
+    "PAD",
+    "PADDED",
+    "crossings",
+    "e_gammas",
+    "fill",
+    "jets",
+    "missing",
+    "primitives",
+    "wrap_phi",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 _compile = cast(Callable[[F], F], numba.njit(cache=True, nogil=True))
@@ -60,10 +71,7 @@ def fill(
     mirrors: Array,
     scales: Array,
     offset: Array,
-    cell: Array,
-    em: Array,
-    had: Array,
-    leak: Array,
+    records: Array,
     sum_em: Array,
     sum_had: Array,
     lead: Array,
@@ -76,7 +84,8 @@ def fill(
         j = events[k]
         turn, mirror, scale = turns[k], mirrors[k], scales[k]
         for i in range(offset[j], offset[j + 1]):
-            c = np.int64(cell[i])
+            deposit = records[i]
+            c = np.int64(deposit.cell)
             row = c // 72
             column = c - 72 * row + turn
             if column >= 72:
@@ -85,13 +94,13 @@ def fill(
                 row = 79 - row
             if row < 12 or row >= 68:
                 column -= column % 2
-                half = np.float32(0.5) * scale * (em[i] + had[i])
+                half = np.float32(0.5) * scale * (deposit.em + deposit.had)
                 sum_had[row, column] += half
                 sum_had[row, column + 1] += half
                 continue
-            sum_had[row, column] += scale * had[i]
-            energy = scale * em[i]
-            step = leak[i]
+            sum_had[row, column] += scale * deposit.had
+            energy = scale * deposit.em
+            step = deposit.leak
             if step != 0:
                 spilt = energy * abs(np.float32(step)) / np.float32(LEAK_STEPS)
                 energy -= spilt
@@ -121,8 +130,8 @@ def primitives(
 ) -> tuple[int, float]:
     """Noise, zero suppression, Layer-1 scale, 0.5 GeV steps and 8-bit saturation, into padded arrays.
 
-    ``knobs``: noise em, noise had, zs em, zs had, zs hf, scale em, scale had. Returns the number of towers hit outside HF
-    and the sum of all.
+    ``knobs``: noise em, noise had, zs em, zs had, zs hf, scale em, scale had. Returns the number of towers hit
+    outside HF and the sum of all.
     """
     noise_em, noise_had, zs_em, zs_had, zs_hf, scale_em, scale_had = knobs
     hit = 0
@@ -132,12 +141,12 @@ def primitives(
         a = _abs_ieta(row)
         cut = zs_hf if a >= FIRST_HF else zs_had
         for column in range(72):
-            x = np.float32(0.0)
+            x = 0.0
             gain = gain_em[row, column]
             if a < FIRST_HF and gain > 0:
                 x = sum_em[row, column] * gain + noise_em * noise[q]
                 x = min(np.floor(2.0 * scale_em * x) * 0.5, TOWER_MAX_GEV) if x >= zs_em else 0.0
-            y = np.float32(0.0)
+            y = 0.0
             gain = gain_had[row, column]
             if gain > 0:
                 y = sum_had[row, column] * gain + noise_had * noise[q + 1]
@@ -235,10 +244,10 @@ def _block(tower: Array, row0: int, row1: int, column0: int, column1: int) -> fl
 def jets(tower: Array, seed_min: float, out: Array) -> int:
     """9 x 9 sliding-window jets with chunky-donut pile-up subtraction.
 
-    A seed is the largest tower of its window. Of the four 3 x 9 strips around the window the three lowest, together as
-    large as the window, are subtracted. A strip that leaves the detector is scaled to the rows of the window; one wholly
-    outside is replaced by the mean of the two strips in azimuth. ``out`` (k, 4) gets pt, pile-up subtracted, row and column
-    of the hardest k. Returns how many there are.
+    A seed is the largest tower of its window. Of the four 3 x 9 strips around the window the three lowest, together
+    as large as the window, are subtracted. A strip that leaves the detector is scaled to the rows of the window; one
+    wholly outside is replaced by the mean of the two strips in azimuth. ``out`` (k, 4) gets pt, pile-up subtracted,
+    row and column of the hardest k. Returns how many there are.
     """
     n = 0
     for row in range(PAD, PAD + 80):
@@ -289,9 +298,10 @@ def e_gammas(em: Array, had: Array, lead: Array, knobs: Array, eta_centre: Array
             s = em[row, column]
             if s < seed_min or s <= 0 or not _is_maximum(em, row, column, EG_WINDOW):
                 continue
-            if s < veto_off:
-                if had[row, column] > h_over_e * s or lead[row - PAD, column - PAD] < fine_grain * s:
-                    continue
+            # had is laid over em: the seed's hadronic energy; lead has no padding
+            vetoed = had[row, column] > h_over_e * s or lead[row - PAD, column - PAD] < fine_grain * s
+            if vetoed and s < veto_off:
+                continue
             up = 0.0
             down = 0.0
             ring = 0.0
@@ -328,10 +338,7 @@ def crossings(
     mirrors: Array,
     scales: Array,
     offset: Array,
-    cell: Array,
-    em: Array,
-    had: Array,
-    leak: Array,
+    records: Array,
     gain_em: Array,
     gain_had: Array,
     noise: Array,
@@ -363,9 +370,7 @@ def crossings(
         sum_had[:] = 0
         lead[:] = 0
         a, b = first[i], first[i + 1]
-        fill(
-            events[a:b], turns[a:b], mirrors[a:b], scales[a:b], offset, cell, em, had, leak, sum_em, sum_had, lead
-        )  # fmt: skip
+        fill(events[a:b], turns[a:b], mirrors[a:b], scales[a:b], offset, records, sum_em, sum_had, lead)
         if spikes[i, 0] > 0:
             row, column = int(spikes[i, 1]), int(spikes[i, 2])
             if row < 12 or row >= 68:

@@ -45,12 +45,11 @@ class RawObjects:
 
 @dataclass(frozen=True)
 class L1Objects:
-    """Hardware integers: ``hw`` (n, 19, 3), ``ht`` and ``met_hf`` (n,), LSB 0.5 GeV; number of towers hit (n,)."""
+    """Hardware integers: ``hw`` (n, 19, 3), ``ht`` and ``met_hf`` (n,), LSB 0.5 GeV."""
 
     hw: NDArray[np.int16]
     ht: NDArray[np.int16]
     met_hf: NDArray[np.int16]
-    towers_hit: NDArray[np.int16]
 
 
 def reconstruct(pool: Pool, crossings: Crossings, detector: Detector, rng: np.random.Generator) -> RawObjects:
@@ -71,10 +70,7 @@ def reconstruct(pool: Pool, crossings: Crossings, detector: Detector, rng: np.ra
         crossings.mirrors,
         crossings.scales,
         deposits.offset,
-        deposits.cell,
-        deposits.em,
-        deposits.had,
-        deposits.leak,
+        deposits.records,
         gain_em,
         gain_had,
         rng.standard_normal(_NOISE_TABLE, dtype=np.float32),
@@ -99,9 +95,12 @@ def magnitude_codes(values: Array, lsb: float, code_max: int) -> NDArray[np.int1
 
 
 def angle_codes(phi: Array, period: int) -> NDArray[np.int16]:
-    """Azimuths (rad) to codes 0 .. period - 1."""
+    """Azimuths (rad) to codes 0 .. period - 1.
+
+    Tower centres lie exactly on the edge between two codes: a millionth of a code keeps rounding from deciding there.
+    """
     turns = np.mod(np.asarray(phi, np.float64), 2 * np.pi) / (2 * np.pi)
-    return (np.floor(turns * period).astype(np.int64) % period).astype(np.int16)
+    return np.asarray(np.floor(turns * period + 1e-6).astype(np.int64) % period, np.int16)
 
 
 def _linear_codes(eta: Array, lsb: float, low: int, high: int) -> NDArray[np.int16]:
@@ -129,7 +128,7 @@ def hadronic_sum(hw: NDArray[np.int16], layout: ObjectLayout) -> NDArray[np.int1
     jets = hw[:, layout.slices["jet"]].astype(np.int64)
     pt_word, eta_word, _ = layout.group("jet").words
     counts = (jets[:, :, 0] * pt_word.lsb >= HT_JET_MIN_GEV) & (np.abs(jets[:, :, 1]) * eta_word.lsb < HT_ETA_MAX)
-    return np.minimum(np.where(counts, jets[:, :, 0], 0).sum(axis=1), _HT_CODE_MAX).astype(np.int16)
+    return np.asarray(np.minimum(np.where(counts, jets[:, :, 0], 0).sum(axis=1), _HT_CODE_MAX), np.int16)
 
 
 def emulate(
@@ -166,7 +165,6 @@ def emulate(
         hw=hw,
         ht=hadronic_sum(hw, layout),
         met_hf=magnitude_codes(met_hf, word.lsb, word.code_max),
-        towers_hit=raw.towers_hit.astype(np.int16),
     )
 
 

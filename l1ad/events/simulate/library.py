@@ -26,7 +26,17 @@ from numpy.typing import NDArray
 
 from l1ad.errors import InputError
 
-__all__ = ["EM", "HADRON", "MUON", "FORMAT_VERSION", "Library", "concatenate", "describe_library", "read_library", "write_library"]
+__all__ = [
+    "EM",
+    "FORMAT_VERSION",
+    "HADRON",
+    "MUON",
+    "Library",
+    "concatenate",
+    "describe_library",
+    "read_library",
+    "write_library",
+]
 
 FORMAT_VERSION = 1
 EM, HADRON, MUON = 0, 1, 2

@@ -1,17 +1,20 @@
 """Crossings: Poisson pile-up drawn from libraries, natural or stratified with exact weights.
 
-A *stratum* is a kind of collision with its expected number an inelastic collision. Libraries are split further by their
-hardest muon, their hardest photon or electron and, for the soft one, by parton transverse momentum, and spikes are a stratum without particles: what
-fires a trigger rarely comes from a common kind of collision, and a sample that draws it by its kind needs no luck.
+A *stratum* is a kind of collision with its expected number an inelastic collision. Libraries are split further by
+their hardest muon, their hardest photon or electron and, for the soft one, by parton transverse momentum, and spikes
+are a stratum without particles: what fires a trigger rarely comes from a common kind of collision, and a sample that
+draws it by its kind needs no luck.
 
 Strata are ordered from the most frequent to the rarest; a crossing's *class* is the rarest stratum that it holds. With
 independent Poisson numbers n_k of means lambda_k the class k has the probability
 
     P_k = (1 - exp(-lambda_k)) * exp(-sum_{j > k} lambda_j),        P_0 = exp(-sum_{j > 0} lambda_j),
 
-where class 0 also holds the empty crossing. A stratified crossing draws its class with probabilities q of our choice, no
-collision of any rarer stratum, at least one of stratum k (zero-truncated Poisson) and the usual numbers of the others;
-its weight is P_k / q_k. Any average over natural crossings equals the weighted average over stratified ones.
+where class 0 also holds the empty crossing. A stratified crossing draws its class with probabilities q of our choice,
+no collision of any rarer stratum, at least one of stratum k (zero-truncated Poisson) and the usual numbers of the
+others; its weight is P_k / q_k. Of twelve such candidates one is kept, the active ones (much central transverse
+energy) by preference, and its weight is divided by twelve times the probability of being kept. Any average over
+natural crossings equals the weighted average over stratified ones.
 """
 
 from __future__ import annotations
@@ -24,14 +27,26 @@ from numpy.typing import NDArray
 
 from l1ad.errors import InputError
 from l1ad.events.simulate.detector import Detector
-from l1ad.events.simulate.library import EM, Library
+from l1ad.events.simulate.library import EM, MUON, Library
 from l1ad.events.simulate.processes import PTHAT_EDGES
 from l1ad.events.simulate.towers import Deposits, deposit
 
-__all__ = ["MU_REFERENCE", "Crossings", "Pool", "Stratum", "class_probabilities", "draw", "draw_counts", "make_pool", "sampling_probabilities"]
+__all__ = [
+    "MU_REFERENCE",
+    "Crossings",
+    "Pool",
+    "Stratum",
+    "class_probabilities",
+    "draw",
+    "draw_counts",
+    "make_pool",
+    "sampling_probabilities",
+]
 
 #: Mean number of inelastic collisions at which :attr:`Detector.spikes` is quoted.
 MU_REFERENCE = 52.0
+#: Candidates drawn for each stratified crossing that is kept.
+CANDIDATES = 12
 MU_RANGE = (1.0, 120.0)
 SPIKE = "spike"
 _MUON_CUTS_GEV = (12.0, 7.0, 4.0, 2.0)
@@ -66,6 +81,7 @@ class Pool:
     muons: NDArray[np.float32]  # (m, 4): pt, eta, phi, charge
     pthat: NDArray[np.float32]
     gen_met: NDArray[np.float32]
+    activity: NDArray[np.float32]  # transverse energy of central particles above 1 GeV: what makes trigger objects
     signal: Ints
     sigma_inelastic_mb: float
 
@@ -128,6 +144,14 @@ def _split(library: Library, base: int, common: bool) -> list[tuple[str, Ints]]:
     return [(name, base + np.flatnonzero(mask)) for name, mask in parts if mask.any()]
 
 
+def _activity(library: Library) -> NDArray[np.float32]:
+    """Transverse energy of particles above 1 GeV and within |eta| < 3 of each collision, GeV."""
+    et = library.et.astype(np.float32)
+    counts = np.where((et > 1.0) & (np.abs(library.eta) < 3.0) & (library.kind != MUON), et, 0.0)
+    owner = np.repeat(np.arange(len(library)), np.diff(library.offset))
+    return np.bincount(owner, counts, len(library)).astype(np.float32)
+
+
 def make_pool(libraries: list[Library], detector: Detector, signal: Library | None = None) -> Pool:
     """Shower libraries of background strata (and of a signal) and order the strata.
 
@@ -166,6 +190,7 @@ def make_pool(libraries: list[Library], detector: Detector, signal: Library | No
         muons=np.concatenate([np.column_stack([getattr(lib, c) for c in columns]) for lib in every]).astype(np.float32),
         pthat=np.concatenate([lib.pthat for lib in every]),
         gen_met=np.concatenate([lib.gen_met for lib in every]),
+        activity=np.concatenate([_activity(lib) for lib in every]),
         signal=np.arange(base[-2], base[-1]) if signal is not None else np.zeros(0, np.int64),
         sigma_inelastic_mb=float(inelastic),
     )
@@ -184,19 +209,20 @@ def class_probabilities(mu: Floats, fractions: Floats) -> Floats:
 def sampling_probabilities(mu: float, fractions: Floats) -> Floats:
     """Probability with which a stratified sample draws each class: half of it uniform, half as the root of its own.
 
-    For the rate of some rare trigger the error is least for q_k proportional to P_k sqrt(t_k), with t_k the share of class
-    k that fires: to P_k where all of it does, to sqrt(P_k) where all classes contribute alike, as here for want of better
-    knowledge; the uniform half keeps the rarest classes populated.
+    For the rate of some rare trigger the error is least for q_k proportional to P_k sqrt(t_k), with t_k the share of
+    class k that fires: to P_k where all of it does, to sqrt(P_k) where all classes contribute alike, as here for want
+    of better knowledge; the uniform half keeps the rarest classes populated.
     """
     root = np.sqrt(class_probabilities(np.array([mu]), fractions)[0])
-    return 0.5 / len(root) + 0.5 * root / root.sum()
+    out: Floats = 0.5 / len(root) + 0.5 * root / root.sum()
+    return out
 
 
 def draw_counts(means: Floats, rng: np.random.Generator, classes: Ints | None = None) -> Ints:
     """Poisson numbers (n, strata) of these means, given each crossing's class if ``classes`` (n,) is set.
 
-    A zero-truncated Poisson number of mean L is one more than a Poisson number of mean L - t, where t is the time of the
-    first arrival given that it falls before L.
+    A zero-truncated Poisson number of mean L is one more than a Poisson number of mean L - t, where t is the time of
+    the first arrival given that it falls before L.
     """
     counts = rng.poisson(means)
     if classes is None:
@@ -222,6 +248,48 @@ def _spikes(number: Ints, detector: Detector, rng: np.random.Generator) -> NDArr
     return out
 
 
+def systematic_sample(size: Floats, n: int, rng: np.random.Generator) -> tuple[Ints, Floats]:
+    """Choose ``n`` of the rows with probabilities proportional to ``size``, none twice: rows in order, probabilities
+    of all.
+
+    A row whose share would exceed 1 is always chosen. Dividing by the probabilities gives unbiased sums over all rows
+    (Horvitz and Thompson 1952).
+    """
+    certain = np.zeros(len(size), bool)
+    while True:
+        rest = n - int(certain.sum())
+        share = np.where(certain, 1.0, size * (rest / max(size[~certain].sum(), 1e-300)))
+        over = (share > 1.0) & ~certain
+        if not over.any():
+            break
+        certain |= over
+    # comb with n teeth of unit pitch: a row is chosen when a tooth falls in its share
+    ends = np.cumsum(share)
+    ends *= n / ends[-1]
+    teeth = rng.random() + np.arange(n)
+    return np.minimum(np.searchsorted(ends, teeth, side="right"), len(size) - 1), share
+
+
+def _interest(activity: Floats, classes: Ints, floor: Floats) -> Floats:
+    """How much a candidate is wanted: its activity relative to its class, cubed, at least the class's ``floor``."""
+    numbers = np.maximum(np.bincount(classes, minlength=len(floor)), 1)
+    relative = activity / np.maximum(np.bincount(classes, activity, len(floor)) / numbers, 1e-6)[classes]
+    size = np.clip(relative**3, floor[classes], 100.0)
+    return np.asarray(size / (np.bincount(classes, size, len(floor)) / numbers)[classes])
+
+
+def _collisions(pool: Pool, counts: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Crossing and collision of everything that ``counts`` (n, strata) asks for, ordered by crossing."""
+    owner, picked = [], []
+    for k, stratum in enumerate(pool.strata):
+        if len(stratum.members):
+            crossing = np.repeat(np.arange(len(counts)), counts[:, k])
+            owner.append(crossing)
+            picked.append(stratum.members[rng.integers(0, len(stratum.members), len(crossing))])
+    order = np.argsort(np.concatenate(owner), kind="stable")
+    return np.concatenate(owner)[order], np.concatenate(picked)[order]
+
+
 def draw(
     pool: Pool,
     n: int,
@@ -240,53 +308,55 @@ def draw(
     mu, mu_spread:
         Mean number of inelastic collisions and its spread from crossing to crossing.
     stratified:
-        Draw the class by :func:`sampling_probabilities` and give weights; otherwise every weight is 1.
+        Draw :data:`CANDIDATES` times as many, each of a class by :func:`sampling_probabilities`, keep the active ones
+        by preference (:func:`systematic_sample`), and give weights.
     signal:
-        (n,) a collision of ``pool`` to add to each crossing.
+        (n,) a collision of ``pool`` to add to each crossing; it comes last.
     """
-    mu_each = np.clip(rng.normal(mu, mu_spread, n), *MU_RANGE) if mu > 0 else np.zeros(n)
     fractions = pool.fractions
-    weight = np.ones(n)
+    m = n * CANDIDATES if stratified else n
+    mu_each = np.clip(rng.normal(mu, mu_spread, m), *MU_RANGE) if mu > 0 else np.zeros(m)
     classes = None
     if stratified:
         q = sampling_probabilities(mu, fractions)
-        classes = rng.choice(len(q), n, p=q)
-        weight = class_probabilities(mu_each, fractions)[np.arange(n), classes] / q[classes]
+        classes = rng.choice(len(q), m, p=q)
     counts = draw_counts(mu_each[:, None] * fractions, rng, classes)
+    owner, events = _collisions(pool, counts, rng)
+    weight = np.ones(n)
+    if classes is not None:
+        weight = class_probabilities(mu_each, fractions)[np.arange(m), classes] / q[classes]
+        activity = np.bincount(owner, pool.activity[events], m).astype(np.float64)
+        # a muon needs no activity around it, its misfortune happens in the track finder
+        floor = np.array([1.0 if "+mu" in stratum.name else 0.3 for stratum in pool.strata])
+        kept, share = systematic_sample(_interest(activity, classes, floor), n, rng)
+        weight = weight[kept] / (share[kept] * CANDIDATES)
+        mu_each, counts = mu_each[kept], counts[kept]
+        number = np.full(m, -1)
+        number[kept] = np.arange(n)
+        owner = number[owner]
+        owner, events = owner[owner >= 0], events[owner >= 0]
 
-    from_crossing: list[Ints] = []
-    picked: list[Ints] = []
-    scale: list[NDArray[np.float32]] = []
-
-    def add(crossing: Ints, collisions: Ints, share: float) -> None:
-        from_crossing.append(crossing)
-        picked.append(collisions)
-        scale.append(np.full(len(crossing), share, np.float32))
-
-    spikes = np.zeros((n, 3), np.float32)
-    for k, stratum in enumerate(pool.strata):
-        if stratum.name == SPIKE:
-            spikes = _spikes(counts[:, k], detector, rng)
-            continue
-        crossing = np.repeat(np.arange(n), counts[:, k])
-        add(crossing, stratum.members[rng.integers(0, len(stratum.members), len(crossing))], 1.0)
+    scales = np.ones(len(owner), np.float32)
+    extra: list[tuple[Ints, Ints, float]] = []
     if detector.out_of_time > 0:
-        # the crossing before: all its energy is in its common collisions
-        common = pool.strata[0]
-        crossing = np.repeat(np.arange(n), rng.poisson(mu_each))
-        add(crossing, common.members[rng.integers(0, len(common.members), len(crossing))], detector.out_of_time)
+        # the crossing before: nearly all its energy is in its common collisions
+        before = np.repeat(np.arange(n), rng.poisson(mu_each))
+        common = pool.strata[0].members
+        extra.append((before, common[rng.integers(0, len(common), len(before))], detector.out_of_time))
     if signal is not None:
-        add(np.arange(n), np.asarray(signal, np.int64), 1.0)
-    owner = np.concatenate(from_crossing)
+        extra.append((np.arange(n), np.asarray(signal, np.int64), 1.0))
+    for crossing, collision, share_of_energy in extra:
+        owner, events = np.concatenate([owner, crossing]), np.concatenate([events, collision])
+        scales = np.concatenate([scales, np.full(len(crossing), share_of_energy, np.float32)])
     order = np.argsort(owner, kind="stable")
-    m = len(owner)
+    spikes = [k for k, stratum in enumerate(pool.strata) if stratum.name == SPIKE]
     return Crossings(
         first=np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=n))]).astype(np.int64),
-        events=np.concatenate(picked)[order],
-        turns=rng.integers(0, 72, m),
-        mirrors=rng.integers(0, 2, m).astype(np.uint8),
-        scales=np.concatenate(scale)[order],
-        spikes=spikes,
+        events=events[order],
+        turns=rng.integers(0, 72, len(owner)),
+        mirrors=rng.integers(0, 2, len(owner)).astype(np.uint8),
+        scales=scales[order],
+        spikes=_spikes(counts[:, spikes].sum(axis=1), detector, rng),
         counts=counts,
         mu=mu_each,
         weight=weight,

@@ -5,7 +5,8 @@ eight hard-QCD slices above it, and the rare Z, W and top-pair production. *Sign
 
 Traps that these lists already avoid (PYTHIA 8.317):
 
-- ``NN:oneChannel`` on a Higgs removes H -> gg, and gluon fusion with it: the default channels are switched off and a new
+- ``NN:oneChannel`` on a Higgs removes H -> gg, and gluon fusion with it: the default channels are switched off and a
+new
   one is added instead.
 - A -> Z* Z* at 50 GeV needs a lowered ``23:mMin``.
 - Leptoquark flavours are the products of its one channel (``42:0:products``).
@@ -109,7 +110,7 @@ def _forced(pid: int, mass: float, width: float, *channels: str) -> tuple[str, .
 
 
 def _hidden_valley(visible: float = 1.0) -> tuple[str, ...]:
-    """A confining dark SU(2) with 20 GeV dark hadrons; ``visible`` is the branching fraction back to quarks and taus."""
+    """A confining dark SU(2) with 20 GeV dark hadrons; ``visible`` of their decays go to quarks and taus."""
     out = [
         "HiddenValley:Ngauge = 2",
         "HiddenValley:nFlav = 2",
@@ -147,7 +148,9 @@ _N_HARD = (12000, 12000, 10000, 6000, 5000, 4000, 2500, 1500)
 
 
 def _background() -> dict[str, Process]:
-    soft = Process("soft", ("SoftQCD:inelastic = on",), 100_000, PTHAT_EDGES[0], block=5000, about="inelastic, pTHat < 20")
+    soft = Process(
+        "soft", ("SoftQCD:inelastic = on",), 100_000, PTHAT_EDGES[0], block=5000, about="inelastic, pTHat < 20"
+    )
     out = [soft]
     for low, high, n in zip(PTHAT_EDGES, (*PTHAT_EDGES[1:], None), _N_HARD, strict=True):
         about = f"hard QCD, pTHat {low:g}-{'' if high is None else format(high, 'g')} GeV"
@@ -276,5 +279,7 @@ def get_process(name: str) -> Process:
 
     found = BACKGROUND.get(name) or SIGNALS.get(name)
     if found is None:
-        raise InputError("process", found=repr(name), expected="one of " + ", ".join(["zero_bias", *SIGNALS, *BACKGROUND]))
+        raise InputError(
+            "process", found=repr(name), expected="one of " + ", ".join(["zero_bias", *SIGNALS, *BACKGROUND])
+        )
     return found

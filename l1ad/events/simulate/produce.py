@@ -115,7 +115,6 @@ def simulate_chunk(pool: Pool, job: Job, start: int, n: int, seed: np.random.See
         # whole collisions: no detector measures pile-up any better
         "n_pv": np.rint(drawn.mu).astype(np.float32),
         "n_pu": drawn.counts.sum(axis=1).astype(np.int16),
-        "towers_hit": objects.towers_hit,
         "hardest": drawn.hardest.astype(np.int8),
         "pthat_max": hardest_pthat(pool, drawn).astype(np.float16).astype(np.float32),
     }
@@ -210,7 +209,7 @@ def simulate(
     -------
     Events
         In the layout ``cms_ugt``, with columns ``ht`` and ``met_hf`` (codes of 0.5 GeV), ``n_pv`` (mean pile-up of the
-        crossing, rounded), ``n_pu`` (collisions it holds), ``towers_hit``, and the truth ``hardest`` (index into the
+        crossing, rounded), ``n_pu`` (collisions it holds), and the truth ``hardest`` (index into the
         metadata's ``strata``) and ``pthat_max`` (GeV).
 
     Raises
@@ -253,6 +252,7 @@ def simulate(
         "sqrt_s_gev": SQRT_S_GEV,
         "strata": strata,
         "libraries": about,
+        "max_collisions": max_collisions,
         "detector": asdict(job.detector),
     }
     hw = arrays.pop("hw")

@@ -1,8 +1,8 @@
 """Charged particles in the CMS magnet: where they reach the calorimeters and the second muon station.
 
-Inside the solenoid a particle of transverse momentum pt moves on a circle of radius rho = pt / (0.3 B) (GeV, T, m). From
-the beam axis to the radius r it turns by 2 alpha in direction and by alpha in azimuth, with sin(alpha) = r / (2 rho), over
-a transverse path of 2 rho alpha; a particle of charge +1 turns towards smaller azimuth.
+Inside the solenoid a particle of transverse momentum pt moves on a circle of radius rho = pt / (0.3 B) (GeV, T, m).
+From the beam axis to the radius r it turns by 2 alpha in direction and by alpha in azimuth, with sin(alpha) = r / (2
+rho), over a transverse path of 2 rho alpha; a particle of charge +1 turns towards smaller azimuth.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ def to_calorimeter(
     z0:
         Vertex position along the beam, m.
     """
-    pt, eta, phi, charge, z0 = np.broadcast_arrays(
-        *(np.asarray(x, np.float64) for x in (pt, eta, phi, charge, z0))
-    )
+    pt, eta, phi, charge, z0 = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (pt, eta, phi, charge, z0)))
     chord, z, alpha = _to_cylinder(pt, eta, charge, z0, CALO_R_M, CALO_Z_M)
     behind = np.where(chord < 0, np.pi, 0.0)
     return np.arcsinh(z / np.maximum(np.abs(chord), 1e-3)), wrap(phi - np.sign(charge) * alpha + behind)
@@ -73,10 +71,10 @@ def to_calorimeter(
 def to_second_station(pt: ArrayLike, eta: ArrayLike, phi: ArrayLike, charge: ArrayLike) -> tuple[Floats, Floats]:
     """Pseudorapidity and azimuth of muons at the second muon station: what the trigger calls extrapolated.
 
-    A helix up to the coil (or its end), then a straight line to the station. The direction has turned by 2 alpha and the
-    position by alpha, so the line meets the radial direction at alpha there; reaching r2 from r1 it gains
-    alpha - asin(r1 sin(alpha) / r2) in azimuth. The return field of the yoke, which bends back by a fraction of this, is
-    left out. Muons that reach a station (pt above about 2 GeV) turn less than half a circle; slower ones have no meaning
+    A helix up to the coil (or its end), then a straight line to the station. The direction has turned by 2 alpha and
+    the position by alpha, so the line meets the radial direction at alpha there; reaching r2 from r1 it gains alpha -
+    asin(r1 sin(alpha) / r2) in azimuth. The return field of the yoke, which bends back by a fraction of this, is left
+    out. Muons that reach a station (pt above about 2 GeV) turn less than half a circle; slower ones have no meaning
     here.
     """
     pt, eta, phi, charge = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (pt, eta, phi, charge)))

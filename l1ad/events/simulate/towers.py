@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from l1ad.events.simulate.detector import ETA_EDGES, N_ETA, N_PHI, Detector
 from l1ad.events.simulate.library import EM, HADRON, MUON, Library
 
-__all__ = ["Deposits", "deposit"]
+__all__ = ["LEAK_STEPS", "RECORD", "Deposits", "deposit"]
 
 _CHUNK = 2_000_000
 _MIP_GEV = 2.5  # what a muon leaves, as energy
@@ -23,49 +23,60 @@ _LEAK_LENGTH = 0.007 / 0.0873  # lateral size of an electromagnetic shower in to
 LEAK_STEPS = 200  # a leaking share is stored in steps of 1/200, signed by the neighbour's side
 
 
+#: One deposit: transverse energies in GeV; ``cell`` is 72 * row + column; ``leak`` is the share of ``em`` that goes
+#: to the neighbouring column, times :data:`LEAK_STEPS`, positive for the next one and negative for the previous. One
+#: record and not four arrays: a collision is then one place in memory, which the kernel reads faster.
+RECORD = np.dtype([("em", "f4"), ("had", "f4"), ("cell", "u2"), ("leak", "i1"), ("unused", "i1")])
+
+
 @dataclass(frozen=True)
 class Deposits:
-    """Tower deposits of all collisions of one or more libraries.
-
-    ``cell`` is 72 * row + column; ``em`` and ``had`` are transverse energies in GeV; ``leak`` is the share of ``em`` that
-    goes to the neighbouring column, times :data:`LEAK_STEPS`, positive for the next one and negative for the previous.
-    """
+    """Tower deposits of libraries joined: ``records[offset[i]:offset[i + 1]]`` are those of collision i."""
 
     offset: NDArray[np.int64]
-    cell: NDArray[np.uint16]
-    em: NDArray[np.float32]
-    had: NDArray[np.float32]
-    leak: NDArray[np.int8]
+    records: NDArray[Any]
 
     @staticmethod
     def concatenate(parts: list[Deposits]) -> Deposits:
         """Join them in order."""
         ends = np.cumsum([0] + [int(p.offset[-1]) for p in parts])
         offset = [parts[0].offset[:1], *(p.offset[1:] + end for p, end in zip(parts, ends, strict=False))]
-        joined: dict[str, Any] = {k: np.concatenate([getattr(p, k) for p in parts]) for k in ("cell", "em", "had", "leak")}
-        return Deposits(offset=np.concatenate(offset), **joined)
+        return Deposits(np.concatenate(offset), np.concatenate([p.records for p in parts]))
 
 
 def deposit(library: Library, detector: Detector) -> Deposits:
     """Shower every particle of a library: response, resolution, lateral spread, sharing between the calorimeters.
 
-    The fluctuations are drawn from ``detector.pattern_seed`` and the library's name, so that every worker makes the same
-    deposits.
+    The fluctuations are drawn from ``detector.pattern_seed`` and the library's name, so that every worker makes the
+    same deposits.
     """
     rng = np.random.default_rng([detector.pattern_seed, 2, *library.process.encode()])
     n = len(library.et)
-    parts = [
-        _deposit(library.eta[a : a + _CHUNK], library.phi[a : a + _CHUNK], library.et[a : a + _CHUNK],
-                 library.kind[a : a + _CHUNK], detector, rng)
-        for a in range(0, max(n, 1), _CHUNK)
-    ]  # fmt: skip
-    cell, em, had, leak = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    return Deposits(library.offset, cell, em, had, leak)
+    records = np.zeros(n, RECORD)
+    for a in range(0, n, _CHUNK):
+        piece = slice(a, a + _CHUNK)
+        _deposit(
+            records[piece],
+            library.eta[piece],
+            library.phi[piece],
+            library.et[piece],
+            library.kind[piece],
+            detector,
+            rng,
+        )
+    return Deposits(library.offset, records)
 
 
 def _deposit(
-    eta: NDArray[Any], phi: NDArray[Any], et: NDArray[Any], kind: NDArray[Any], d: Detector, rng: np.random.Generator
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    out: NDArray[Any],
+    eta: NDArray[Any],
+    phi: NDArray[Any],
+    et: NDArray[Any],
+    kind: NDArray[Any],
+    d: Detector,
+    rng: np.random.Generator,
+) -> None:
+    """Fill the records ``out`` (k,) from k particles."""
     eta, phi, et = (x.astype(np.float32) for x in (eta, phi, et))
     n = len(et)
     energy = np.maximum(et * np.cosh(eta), 0.05)
@@ -91,10 +102,7 @@ def _deposit(
     ieta = np.clip(np.searchsorted(ETA_EDGES, eta, side="right") - 1, 0, N_ETA - 1)
     inside = column - iphi - 0.5  # -0.5 .. 0.5 within the tower
     leak = np.where((kind == EM) & ~forward, d.em_leak * np.exp(-(0.5 - np.abs(inside)) / _LEAK_LENGTH), 0.0)
-    steps = np.rint(np.copysign(leak, inside) * LEAK_STEPS).astype(np.int8)
-    return (
-        (ieta * N_PHI + iphi).astype(np.uint16),
-        (seen * share).astype(np.float32),
-        (seen * (1.0 - share)).astype(np.float32),
-        steps,
-    )
+    out["em"] = seen * share
+    out["had"] = seen * (1.0 - share)
+    out["cell"] = ieta * N_PHI + iphi
+    out["leak"] = np.rint(np.copysign(leak, inside) * LEAK_STEPS)
