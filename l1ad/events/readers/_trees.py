@@ -141,6 +141,12 @@ class Tree:
         return {str(item.member("fName")): str(item.member("fTitle")) for item in members}
 
 
+def _cut(lists: Jagged, start: int, stop: int) -> Jagged:
+    if start == 0 and stop == len(lists.offsets) - 1:
+        return lists
+    return Jagged.from_slice(lists.offsets[start : stop + 1], lists.values)
+
+
 class Window:
     """Branches read ahead up to a basket's end, so that no basket is unpacked for two pieces.
 
@@ -154,35 +160,45 @@ class Window:
 
     def __init__(self, edges: npt.NDArray[np.int64], size: int) -> None:
         self._edges, self._size = edges, size
-        self._lists: dict[tuple[int, str], tuple[int, int, Jagged]] = {}
-        self._flat: dict[tuple[int, str], tuple[int, int, npt.NDArray[Any]]] = {}
+        self._lists: dict[tuple[int, str], tuple[int, int, Jagged | None]] = {}
+        self._flat: dict[tuple[int, str], tuple[int, int, npt.NDArray[Any] | None]] = {}
 
-    def _range(self, start: int, stop: int) -> tuple[int, int]:
-        """The entries to read when those from `start` to `stop` are asked for and not held."""
-        limit = start + self.AHEAD * self._size
-        inside = self._edges[(self._edges >= stop) & (self._edges <= limit)]
-        return start, int(inside[0]) if len(inside) else stop
+    def _end(self, stop: int, start: int) -> int:
+        """Where to stop reading: the next basket's begin after what is asked for, if that is near."""
+        inside = self._edges[(self._edges >= stop) & (self._edges <= start + self.AHEAD * self._size)]
+        return int(inside[0]) if len(inside) else stop
 
     def jagged(self, tree: Tree, name: str, start: int, stop: int) -> Jagged:
         """As `Tree.jagged`."""
         key = (id(tree), name)
-        held = self._lists.get(key)
-        if held is None or not held[0] <= start <= stop <= held[1]:
-            first, last = self._range(start, stop)
-            held = self._lists[key] = (first, last, tree.jagged(name, first, last))
-        first, last, lists = held
-        if (first, last) == (start, stop):
-            return lists
-        return Jagged.from_slice(lists.offsets[start - first : stop - first + 1], lists.values)
+        first, last, lists = self._lists.get(key, (0, 0, None))
+        if lists is None or not first <= start <= last or stop > last:
+            end = self._end(stop, start)
+            if lists is None or not first <= start < last:
+                first, lists = start, tree.jagged(name, start, end)
+            else:
+                # The rest of what was read for the last piece, and what follows it.
+                rest = _cut(lists, start - first, last - first)
+                more = tree.jagged(name, last, end)
+                offsets = np.concatenate((rest.offsets, more.offsets[1:] + rest.offsets[-1]))
+                first, lists = start, Jagged(offsets, np.concatenate((rest.values, more.values)))
+            last = end
+            self._lists[key] = (first, last, lists)
+        return _cut(lists, start - first, stop - first)
 
     def flat(self, tree: Tree, name: str, start: int, stop: int) -> npt.NDArray[Any]:
         """As `Tree.flat`."""
         key = (id(tree), name)
-        held = self._flat.get(key)
-        if held is None or not held[0] <= start <= stop <= held[1]:
-            first, last = self._range(start, stop)
-            held = self._flat[key] = (first, last, tree.flat(name, first, last))
-        first, _, values = held
+        first, last, values = self._flat.get(key, (0, 0, None))
+        if values is None or not first <= start <= last or stop > last:
+            end = self._end(stop, start)
+            if values is None or not first <= start < last:
+                first, values = start, tree.flat(name, start, end)
+            else:
+                values = np.concatenate((values[start - first :], tree.flat(name, last, end)))
+                first = start
+            last = end
+            self._flat[key] = (first, last, values)
         return values[start - first : stop - first]
 
     def lists(self, tree: Tree, names: Sequence[str], start: int, stop: int) -> list[Jagged]:

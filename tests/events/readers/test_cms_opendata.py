@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import pytest
 
 from l1ad.errors import InputError
 from l1ad.events import Events, open_events
+from l1ad.events.readers.cms_opendata import _Part, _side_by_side
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,30 @@ def test_one_file_with_everything(writers: SimpleNamespace, toy: SimpleNamespace
 def test_seeds_in_the_folder_beside(writers: SimpleNamespace, toy: SimpleNamespace, tmp_path: Path) -> None:
     writers.write_opendata_mirror(tmp_path / "ZB", toy)
     check(Events.read(tmp_path / "ZB"), toy, writers)
+
+
+class _Cut:
+    """A parquet file that hands out its rows in pieces of its own, as a library may at the end of a row group."""
+
+    def __init__(self, name: str, edges: list[int]) -> None:
+        self._name, self._edges = name, edges
+
+    def iter_batches(self, batch_size: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        assert columns == [self._name]
+        for start, stop in itertools.pairwise(self._edges):
+            assert stop - start <= batch_size
+            yield pa.record_batch({self._name: pa.array(range(start, stop))})
+
+
+def test_files_cut_in_different_places_are_read_side_by_side() -> None:
+    cuts = {"a": [0, 4, 5, 9, 12], "b": [0, 1, 8, 8, 12], "c": [0, 12]}
+    shard = [_Part(name, _Cut(name, edges), {name: name}, frozenset()) for name, edges in cuts.items()]
+    rows = []
+    for piece in _side_by_side(shard, ["a", "b", "c"], 12):
+        columns = [piece[name].to_pylist() for name in "abc"]
+        assert columns[0] == columns[1] == columns[2]
+        rows += columns[0]
+    assert rows == list(range(12))
 
 
 def test_one_folder_an_object(writers: SimpleNamespace, toy: SimpleNamespace, tmp_path: Path) -> None:

@@ -104,6 +104,18 @@ def test_sums_are_found_wherever_they_are(events: list[list[tuple[int, int, int]
             assert found[i] == (wanted[0] if wanted else 0)
 
 
+def test_the_same_sums_in_another_order() -> None:
+    # Two of each event, but not at the same place: no column of a table is the answer.
+    kinds, crossing = lists_of([[0, 1], [1, 0]]), lists_of([[0, 0], [0, 0]])
+    sums = SumLists(kinds, crossing, ("a", "b"), where="f")
+    (found,), present = sums.pick("a", lists_of([[5, 6], [7, 8]]))
+    assert (found.tolist(), present.tolist()) == ([5, 8], [True, True])
+    # The same types, but another crossing in each event.
+    sums = SumLists(lists_of([[0, 0], [0, 0]]), lists_of([[0, 1], [1, 0]]), ("a", "b"), where="f")
+    (found,), present = sums.pick("a", lists_of([[5, 6], [7, 8]]))
+    assert (found.tolist(), present.tolist()) == ([5, 8], [True, True])
+
+
 @pytest.mark.parametrize("irregular", [False, True])
 def test_a_sum_that_is_there_twice_is_refused(irregular: bool) -> None:
     rows = [[2, 2], [2, 2]] if not irregular else [[2], [2, 2]]
