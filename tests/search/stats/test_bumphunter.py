@@ -100,6 +100,20 @@ def test_the_screen_is_an_upper_bound() -> None:
         assert np.all(offset + slope * (n - m) >= r - 1e-7 * (1 + r))
 
 
+def test_the_tabulated_generator_is_poisson() -> None:
+    means = np.array([0.0, 0.3, 0.7, 4.0, 60.0, 3000.0, 2e4])
+    drawn = bh._poisson(means, 200_000, np.random.default_rng(6))
+    assert drawn[0].max() == 0
+    for m, values in zip(means[1:], drawn[1:]):
+        edges = np.unique(stats.poisson.ppf(np.linspace(0.001, 0.999, 25), m))
+        observed = np.histogram(values, np.concatenate([[-1], edges, [np.inf]]) + 0.5)[0]
+        expected = np.diff(np.concatenate([[0.0], stats.poisson.cdf(edges, m), [1.0]])) * values.size
+        assert stats.chisquare(observed, expected).pvalue > 0.005
+    # Above four standard deviations too.
+    tail = stats.poisson.sf(95, 60.0) * 200_000
+    assert abs(np.count_nonzero(drawn[4] > 95) - tail) < 5 * np.sqrt(tail) + 1
+
+
 def test_p_values_of_background_are_uniform() -> None:
     expected = 1000.0 * np.exp(-np.arange(25) * 0.2)
     rng = np.random.default_rng(3)
