@@ -131,7 +131,7 @@ def train(
     data = read_training_data(config.data, seed=config.seed, cache=folder / "cache")
     fit, notes = _fit(config, data)
     layout = data.layout
-    geometry = Geometry.of(layout, fit.scaling)
+    geometry = Geometry.of(layout, fit.scaling, Quantizer.parse(config.model.input))
     network = build_network(config, layout)
     batch = min(config.training.batch, data.n_train)
     steps = _steps_of_epoch(data, config.data.window_events, batch)
@@ -347,8 +347,9 @@ class _Loop:
             best = state.best
             state.history = history
         settled = max(stage.settled, pruner.settled if pruner else 0)
-        validation = DeviceData.of(*self.data.validation) if len(self.data.validation[0]) else None
-        resident = DeviceData.of(*self.data.train) if self.data.n_train <= self.config.data.window_events else None
+        validation = DeviceData.of(*self.data.validation, self.geometry) if len(self.data.validation[0]) else None
+        fits = self.data.n_train <= self.config.data.window_events
+        resident = DeviceData.of(*self.data.train, self.geometry) if fits else None
         while state.epoch < stage.epochs:
             row = self._epoch(stage, state.epoch, seed, run_steps, terms, resident, pruner)
             state.epoch += 1
@@ -383,7 +384,7 @@ class _Loop:
         codes = tf.constant(np.asarray(self.data.train[0][:4]))
         weight = tf.ones((codes.shape[0],))
         zero = tf.constant(0, tf.int64)
-        probe = Batch(codes, self.geometry.scale(codes), weight, tf.constant([0, 0]), zero)
+        probe = Batch(codes, self.geometry.inputs(codes), weight, tf.constant([0, 0]), zero)
         names = list(stage.loss(probe, False))
         return ("loss", *(name for name in names if name != "loss"))
 
@@ -403,7 +404,7 @@ class _Loop:
         seconds = 0.0
         windows = self.data.windows(self.config.data.window_events, seed=seed, epoch=epoch)
         for window, part in enumerate([None] if resident is not None else windows):
-            device = resident if part is None else DeviceData.of(*_part(part))
+            device = resident if part is None else DeviceData.of(*_part(part), self.geometry)
             assert device is not None
             order = shuffled(len(device), (seed, epoch * 65536 + window))
             n_steps = len(device) // self.batch

@@ -44,9 +44,7 @@ def build_stages(config: RunConfig, network: Network, geometry: Geometry, *, ste
     from importlib import import_module
 
     family = import_module(f"l1ad.model.{_MODULES[config.model.family]}")
-    stages: tuple[Stage, ...] = family.stages(
-        network, config.model, config.loss, geometry, epochs=config.training.epochs, steps=steps
-    )
+    stages: tuple[Stage, ...] = family.stages(config, network, geometry, steps=steps)
     return stages
 
 

@@ -8,6 +8,8 @@ QKeras (a test compares them), and the variables are the model's own, so nothing
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from l1ad.model.keras import KerasLayer, KerasModel, Tensor, import_tf
@@ -27,26 +29,29 @@ def quantize(quantizer: Quantizer, x: Tensor) -> Tensor:
     scale, lsb = np.float32(2.0**kind.fraction), np.float32(kind.lsb)
     low, high = np.float32(kind.min_code), np.float32(kind.max_code)
 
-    def forward(value: Tensor) -> Tensor:
-        return tf.clip_by_value(tf.round(value * scale), low, high) * lsb
-
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def through(value: Tensor) -> tuple[Tensor, Tensor]:
-        return forward(value), lambda upstream: upstream
+        return tf.clip_by_value(tf.round(value * scale), low, high) * lsb, lambda upstream: upstream
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
     def rectified(value: Tensor) -> tuple[Tensor, Tensor]:
-        def gradient(upstream: Tensor) -> Tensor:
-            passes = tf.logical_and(value > 0, value <= high * lsb)
-            return tf.where(passes, upstream, tf.zeros_like(upstream))
+        # Both ends lie on the grid, so that clipping may come first; a lower end just above zero makes "was not
+        # clipped" the same as "passes the gradient on", at zero itself too.
+        clipped = tf.clip_by_value(value, np.float32(1e-30), high * lsb)
 
-        return forward(value), gradient
+        def gradient(upstream: Tensor) -> Tensor:
+            return upstream * tf.cast(tf.equal(clipped, value), upstream.dtype)
+
+        return tf.round(clipped * scale) * lsb, gradient
 
     return through(x) if quantizer.kind == "bits" else rectified(x)
 
 
-def apply(model: KerasModel, x: Tensor, *, training: bool) -> list[Tensor]:
-    """The outputs of a functional model for one input tensor, as a list."""
+def apply(model: KerasModel, x: Tensor, *, training: bool, quantised: bool = False) -> list[Tensor]:
+    """The outputs of a functional model for one input tensor, as a list.
+
+    With `quantised` the input is in the input type already, and a quantiser right after it is passed over.
+    """
     values: dict[int, Tensor] = {id(model.inputs[0]): x}
     for layer in model.layers:
         if len(layer.inbound_nodes) != 1 or isinstance(layer.input, (list, tuple)):
@@ -54,9 +59,18 @@ def apply(model: KerasModel, x: Tensor, *, training: bool) -> list[Tensor]:
                 continue
             # A layer that is used twice or joins several tensors: Keras knows best.
             return as_list(model(x, training=training))
-        if type(layer).__name__ != "InputLayer":
+        if quantised and type(layer).__name__ == "QActivation" and id(layer.input) == id(model.inputs[0]):
+            values[id(layer.output)] = x
+        elif type(layer).__name__ != "InputLayer":
             values[id(layer.output)] = _call(layer, values[id(layer.input)], training)
     return [values[id(output)] for output in model.outputs]
+
+
+def apply_chain(layers: Sequence[KerasLayer], x: Tensor, *, training: bool) -> Tensor:
+    """Layers one after the other, as `apply` has them."""
+    for layer in layers:
+        x = _call(layer, x, training)
+    return x
 
 
 def _call(layer: KerasLayer, x: Tensor, training: bool) -> Tensor:

@@ -34,12 +34,14 @@ def kl_divergence(mu: Tensor, log_var: Tensor, *, reduction: str) -> Tensor:
     return total / mu.shape[-1] if reduction == "mean" else total
 
 
-def masked_mse(target: Tensor, output: Tensor, mask: Tensor) -> Tensor:
+def masked_mse(target: Tensor, output: Tensor, mask: Tensor | None) -> Tensor:
     """`l1ad.scores.mse` over the entries where the mask (B, features) is not 0, divided by the sum of the mask, (B,).
 
-    Mask entries may be any factors of at least 0; an event without any entry gives 0.
+    Mask entries may be any factors of at least 0; an event without any entry gives 0. Without a mask all count.
     """
     tf = import_tf().tf
+    if mask is None:
+        return scores.mse(target, output, ops=tf_ops()) / output.shape[-1]
     root = tf.sqrt(mask)
     return scores.mse(root * target, root * output, ops=tf_ops()) / tf.maximum(tf.reduce_sum(mask, axis=-1), 1.0)
 
@@ -140,8 +142,11 @@ class Reconstruction:
         factors = self._object_factors()
         if config.reconstruction == "mse":
             slots = geometry.layout.input_index // geometry.layout.n_features
-            mask = geometry.input_mask(batch.codes) if config.mask_padding else tf.ones_like(output)
-            return masked_mse(target, output, mask * factors[slots])
+            if config.mask_padding:
+                return masked_mse(target, output, geometry.input_mask(batch.codes) * factors[slots])
+            if not config.object_scales:
+                return masked_mse(target, output, None)
+            return masked_mse(target, output, tf.ones_like(output) * factors[slots])
         filled = geometry.filled(batch.codes)
         mask = (filled if config.mask_padding else tf.ones_like(filled)) * factors
         truth = geometry.physical(geometry.word_values(batch.codes))

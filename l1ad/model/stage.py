@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.events.layout import ObjectLayout
+from l1ad.model.forward import quantize
 from l1ad.model.keras import KerasModel, Tensor, import_tf
 from l1ad.trigger.layers import Scaling
+from l1ad.trigger.quantizer import Quantizer
 from l1ad.trigger.scaling import scale_node
 
 
@@ -21,7 +23,7 @@ class Batch:
     Attributes
     ----------
     codes : int16 (B, inputs), hardware codes.
-    x : float32 (B, inputs), scaled but not yet in the input type.
+    x : float32 (B, inputs), scaled and in the input type: what the network sees.
     weight : float32 (B,), event weights with mean 1 over the training events.
     seed : int32 (2,), for the random numbers of this step and of no other.
     step : int64, counted from 0 over the whole stage.
@@ -44,7 +46,7 @@ class Stage:
     Attributes
     ----------
     name : for tables and checkpoints.
-    trained : models whose weights change.
+    trained : models or layers whose weights change.
     prunable : the quantised kernels that pruning may thin out.
     loss : batch and ``training`` to scalars by name, of which ``loss`` is minimised.
     settled : the first step from which losses of different epochs are comparable (beta has its last value).
@@ -62,8 +64,8 @@ class Stage:
     def variables(self) -> list[Tensor]:
         """Everything that training changes, in a fixed order and each once."""
         seen: dict[int, Tensor] = {}
-        for model in self.trained:
-            for variable in model.variables:
+        for part in self.trained:
+            for variable in part.variables:
                 seen.setdefault(id(variable), variable)
         return list(seen.values())
 
@@ -73,11 +75,11 @@ class Stage:
         return [variable for variable in self.variables if variable.trainable]
 
 
-def quantised_kernels(models: Sequence[KerasModel]) -> tuple[Tensor, ...]:
-    """Kernels of all layers that have a kernel quantiser."""
+def quantised_kernels(parts: Sequence[KerasModel]) -> tuple[Tensor, ...]:
+    """Kernels of all layers that have a kernel quantiser, of models or of layers."""
     result: dict[int, Tensor] = {}
-    for model in models:
-        for layer in model.layers:
+    for part in parts:
+        for layer in getattr(part, "layers", [part]):
             if getattr(layer, "kernel_quantizer", None) is not None and layer.trainable:
                 result.setdefault(id(layer.kernel), layer.kernel)
     return tuple(result.values())
@@ -92,12 +94,13 @@ class Geometry:
 
     layout: ObjectLayout
     scaling: Scaling
+    input: Quantizer
     index: Mapping[str, npt.NDArray[np.int64]]
     groups: tuple[str, ...]
 
     @classmethod
-    def of(cls, layout: ObjectLayout, scaling: Scaling) -> Geometry:
-        """The geometry of a layout."""
+    def of(cls, layout: ObjectLayout, scaling: Scaling, input: Quantizer) -> Geometry:
+        """The geometry of a layout, its scaling and the quantiser of the scaled inputs."""
         position = {int(flat): i for i, flat in enumerate(layout.input_index)}
         index: dict[str, list[int]] = {"pt": [], "eta": [], "phi": []}
         for slot, words in enumerate(layout.words):
@@ -106,7 +109,7 @@ class Geometry:
             for feature, column in index.items():
                 column.append(position.get(names.get(feature, -1), -1))
         groups = tuple(group.name for group in layout.groups for _ in range(group.count))
-        return cls(layout, scaling, {k: np.array(v) for k, v in index.items()}, groups)
+        return cls(layout, scaling, input, {k: np.array(v) for k, v in index.items()}, groups)
 
     def scale(self, codes: Tensor) -> Tensor:
         """Hardware codes (B, inputs) to scaled inputs on the grid of the word, as the frozen program has them.
@@ -118,6 +121,10 @@ class Geometry:
         node = scale_node(self.scaling, self.layout, self.scaling.word)
         exact = tf.cast(codes, tf.float32) * node.multiplier.astype(np.float32) - node.offset.astype(np.float32)
         return tf.floor(exact * np.ldexp(1.0, -node.shift).astype(np.float32)) * np.float32(self.scaling.word.lsb)
+
+    def inputs(self, codes: Tensor) -> Tensor:
+        """Hardware codes (B, inputs) to what the network sees: scaled and in the input type."""
+        return quantize(self.input, self.scale(codes))
 
     def unscale(self, x: Tensor) -> Tensor:
         """Scaled values (B, inputs) back to what the word holds: GeV for pt, hardware codes for the rest."""

@@ -15,20 +15,35 @@ from l1ad.model.stage import Batch, Geometry, Stage
 
 #: Steps that run on the device before Python looks at the losses again.
 STEPS_PER_CALL = 32
+#: Scaled inputs are kept on the device up to this size.
+SCALED_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
 class DeviceData:
-    """Events on the device: hardware codes int16 (N, inputs) and weights float32 (N,)."""
+    """Events on the device.
+
+    Attributes
+    ----------
+    codes : int16 (N, inputs), hardware codes.
+    x : float32 (N, inputs), what the network sees; (0, inputs) if there are so many events that each step scales its
+        own instead.
+    weight : float32 (N,).
+    """
 
     codes: Tensor
+    x: Tensor
     weight: Tensor
 
     @classmethod
-    def of(cls, codes: npt.NDArray[np.int16], weight: npt.NDArray[np.float32]) -> DeviceData:
-        """Copy arrays to the device."""
+    def of(cls, codes: npt.NDArray[np.int16], weight: npt.NDArray[np.float32], geometry: Geometry) -> DeviceData:
+        """Copy arrays to the device, and scale them there if that fits in `SCALED_BYTES`."""
         tf = import_tf().tf
-        return cls(tf.constant(codes), tf.constant(weight))
+        on_device = tf.constant(codes)
+        known = 4 * codes.size <= SCALED_BYTES
+        pieces = range(0, len(codes), 65536) if known else ()
+        x = [geometry.inputs(on_device[start : start + 65536]) for start in pieces]
+        return cls(on_device, tf.concat(x, 0) if x else tf.zeros((0, codes.shape[1])), tf.constant(weight))
 
     def __len__(self) -> int:
         return int(self.codes.shape[0])
@@ -81,13 +96,14 @@ def make_steps(
     trainable = stage.trainable
     optimizer.build(trainable)
 
-    def one(codes: Tensor, weight: Tensor, order: Tensor, position: Tensor, step: Tensor) -> Tensor:
+    def one(events: DeviceData, order: Tensor, position: Tensor, step: Tensor) -> Tensor:
         index = tf.slice(order, [position], [batch])
-        picked = tf.gather(codes, index)
-        data = Batch(
+        picked = tf.gather(events.codes, index)
+        scaled = events.x.shape[0] != 0
+        batch_data = Batch(
             picked,
-            geometry.scale(picked),
-            tf.gather(weight, index),
+            tf.gather(events.x, index) if scaled else geometry.inputs(picked),
+            tf.gather(events.weight, index),
             tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]),
             step,
         )
@@ -96,24 +112,28 @@ def make_steps(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for variable in trainable:
                 tape.watch(variable)
-            values = stage.loss(data, True)
+            values = stage.loss(batch_data, True)
         gradients = tape.gradient(values["loss"], trainable)
         pairs = [(g, v) for g, v in zip(gradients, trainable) if g is not None]
         optimizer.apply_gradients(pairs)
         return tf.stack([values[name] for name in terms])
 
     @tf.function(jit_compile=jit)  # type: ignore[untyped-decorator]
-    def run(codes: Tensor, weight: Tensor, order: Tensor, position: Tensor, step: Tensor, n: Tensor) -> Tensor:
+    def run(
+        codes: Tensor, x: Tensor, weight: Tensor, order: Tensor, position: Tensor, step: Tensor, n: Tensor
+    ) -> Tensor:
+        data = DeviceData(codes, x, weight)
         history = tf.TensorArray(tf.float32, size=n, element_shape=(len(terms),))
         for i in tf.range(n):
             # The order of side effects in a traced loop is the order in which they are written.
-            row = one(codes, weight, order, position + i * batch, step + tf.cast(i, tf.int64))
+            row = one(data, order, position + i * batch, step + tf.cast(i, tf.int64))
             history = history.write(i, row)
         return history.stack()
 
     def call(data: DeviceData, order: Tensor, position: int, step: int, n: int) -> npt.NDArray[np.float32]:
         result = run(
             data.codes,
+            data.x,
             data.weight,
             order,
             tf.constant(position, tf.int32),
@@ -134,7 +154,7 @@ def make_evaluation(
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def run(codes: Tensor, weight: Tensor, number: Tensor) -> Tensor:
         noise = tf.stack([tf.constant(seed, tf.int32), -1 - number])
-        data = Batch(codes, geometry.scale(codes), weight, noise, tf.constant(0, tf.int64))
+        data = Batch(codes, geometry.inputs(codes), weight, noise, tf.constant(0, tf.int64))
         values = stage.loss(data, False)
         return tf.stack([values[name] for name in terms])
 

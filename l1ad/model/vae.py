@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from l1ad.config import CnnVaeConfig, LossConfig, Quantised, VaeConfig
+from l1ad.config import CnnVaeConfig, RunConfig, VaeConfig
 from l1ad.events.layout import ObjectLayout
 from l1ad.model.forward import apply
 from l1ad.model.keras import KerasModel, Tensor, import_tf
@@ -51,22 +51,20 @@ def latent_heads(
     }
 
 
-def stages(
-    network: Network, config: Quantised, loss: LossConfig, geometry: Geometry, *, epochs: int, steps: int
-) -> tuple[Stage, ...]:
+def stages(config: RunConfig, network: Network, geometry: Geometry, *, steps: int) -> tuple[Stage, ...]:
     """One stage: reconstruction and KL divergence of encoder and decoder together."""
+    loss = config.loss
     tf = import_tf().tf
     encoder, decoder = network.encoder, network.parts["decoder"]
     reconstruction = Reconstruction(loss, geometry)
-    see = Quantizer.parse(config.input)
 
     def terms(batch: Batch, training: bool) -> Terms:
-        mu, log_var = apply(encoder, batch.x, training=training)
+        mu, log_var = apply(encoder, batch.x, training=training, quantised=True)
         # Beyond these ends the sample is noise of any size and its gradient infinite; the KL term sees all of log_var.
         deviation = tf.exp(0.5 * tf.clip_by_value(log_var, -20.0, 20.0))
         noise = tf.random.stateless_normal(tf.shape(mu), batch.seed)
         (output,) = apply(decoder, mu + deviation * noise, training=training)
-        rebuilt = weighted_mean(reconstruction(batch, _seen(see, batch.x), output), batch.weight)
+        rebuilt = weighted_mean(reconstruction(batch, batch.x, output), batch.weight)
         divergence = weighted_mean(kl_divergence(mu, log_var, reduction=loss.kl), batch.weight)
         beta = beta_at(loss.beta, batch.step, steps)
         if not training:
@@ -77,11 +75,4 @@ def stages(
 
     settled = 0 if loss.beta.schedule == "constant" else loss.beta.epochs * steps
     models: tuple[KerasModel, ...] = (encoder, decoder)
-    return (Stage("vae", models, quantised_kernels((encoder,)), terms, epochs, settled),)
-
-
-def _seen(quantizer: Quantizer, x: Tensor) -> Tensor:
-    """The scaled inputs as the network sees them, without a gradient."""
-    from l1ad.model.forward import quantize
-
-    return import_tf().tf.stop_gradient(quantize(quantizer, x))
+    return (Stage("vae", models, quantised_kernels((encoder,)), terms, config.training.epochs, settled),)

@@ -172,8 +172,10 @@ class FixedType:
         # Three guard bits carry all that rounding depends on: nothing, less than a half, a half or more than a half.
         size = np.abs(part)
         guard = np.select([size == 0, size < 0.5, size == 0.5], [0, 1, 4], 7)
-        guarded = whole.astype(np.int64) * 8 + np.where(part < 0, -guard, guard)
-        return self.fit(shift_round(guarded, 3, self.rounding))
+        # From 2**53 on a float64 is an integer: there is nothing to round, and no room for guard bits either.
+        large = np.abs(whole) >= 2.0**53
+        guarded = np.where(large, 0, whole).astype(np.int64) * 8 + np.where(part < 0, -guard, guard)
+        return self.fit(np.where(large, whole.astype(np.int64), shift_round(guarded, 3, self.rounding)))
 
     def to_float(self, codes: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Values of codes, float64."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from l1ad.errors import TriggerError
 from l1ad.trigger.fixed import FixedType
 
-_NOTATION = re.compile(r"^quantized_(bits|relu)\(\s*(\d+)\s*,\s*(-?\d+)\s*(?:,\s*alpha\s*=\s*1(?:\.0*)?\s*)?\)$")
+_NOTATION = re.compile(r"^quantized_(bits|relu)\(\s*(\d+)\s*,\s*(\d+)\s*(?:,\s*alpha\s*=\s*1(?:\.0*)?\s*)?\)$")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Quantizer:
     ----------
     kind : ``bits`` (signed) or ``relu`` (max(x, 0), unsigned).
     bits : width of the word.
-    integer : bits before the point, without the sign.
+    integer : bits before the point, without the sign; 0 or more, as QKeras has it.
     """
 
     kind: Literal["bits", "relu"]

@@ -113,3 +113,11 @@ def test_bad_notation_is_named(text, word):
 def test_nan_is_refused():
     with pytest.raises(TriggerError, match="NaN"):
         FixedType(8, 6).quantize([np.nan])
+
+
+def test_huge_values_saturate():
+    """exp tables reach 1e30: nothing on the way may overflow 64 bits."""
+    kind = FixedType(18, 10, False, "RND_CONV", "SAT")
+    assert kind.quantize([1e30, 2.0**61, 2.0**54, 1023.0, -1e30]).tolist() == [262143, 262143, 262143, 261888, 0]
+    wide = FixedType(62, 62, True, "RND_CONV", "SAT")
+    assert wide.quantize([2.0**53 + 2, -(2.0**53), 2.0**60]).tolist() == [2**53 + 2, -(2**53), 2**60]

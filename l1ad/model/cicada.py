@@ -1,0 +1,113 @@
+"""CICADA: a convolutional teacher on calorimeter regions, and a small quantised student that learns its score.
+
+The teacher is a float autoencoder of the 18 x 14 image and never leaves training; the student sees the same regions and
+regresses ``target_scale * log(1 + error)``, with the teacher's mean squared error (l1-facts, section 3; the logarithm
+brings the tail of the error into one word). Only the student freezes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from l1ad import scores
+from l1ad.config import CicadaConfig, RunConfig, TeacherConfig
+from l1ad.errors import ConfigError
+from l1ad.events.layout import ObjectLayout
+from l1ad.model.cnn import convolutions
+from l1ad.model.forward import apply
+from l1ad.model.keras import KerasModel, Tensor, import_tf, tf_ops
+from l1ad.model.losses import weighted_mean
+from l1ad.model.network import LayerQuantizers, Network, dense_chain, encoder_model, qdense, scaled_input
+from l1ad.model.quantizers import activation_layer
+from l1ad.model.stage import Batch, Geometry, Stage, Terms, quantised_kernels
+from l1ad.trigger.quantizer import Quantizer
+
+
+def build(config: CicadaConfig, layout: ObjectLayout, seeds: Iterator[int]) -> Network:
+    """The network of a configuration.
+
+    Raises
+    ------
+    ConfigError
+        If the layout is not an image of rows x columns.
+    """
+    if layout.n_inputs != config.rows * config.columns:
+        found = f"{config.rows} x {config.columns} rows and columns"
+        raise ConfigError("model", "rows", found, f"{layout.n_inputs} inputs of {layout.name}")
+    n_conv, n_hidden = len(config.conv), len(config.hidden)
+    n = n_conv + n_hidden + 1
+    quantizers = LayerQuantizers.of(config, layers=n, hidden=n - 1)
+    inputs, x = scaled_input(layout.n_inputs, config)
+    if config.conv:
+        x = convolutions(x, (config.rows, config.columns), config.conv, config.pool_factor, quantizers, seeds)
+    dense = LayerQuantizers(quantizers.kernel[n_conv:], quantizers.bias[n_conv:], quantizers.activation[n_conv:])
+    x = dense_chain(x, config.hidden, dense, seeds)
+    x = qdense(x, 1, dense.kernel[-1], dense.bias[-1], name="output_dense", seed=next(seeds))
+    output = activation_layer(Quantizer.parse(config.output), "output")(x)
+    teacher = _teacher(config.rows, config.columns, config.teacher, seeds)
+    return Network(encoder_model(inputs, {"output": output}), ("output",), {"teacher": teacher})
+
+
+def _teacher(rows: int, columns: int, config: TeacherConfig, seeds: Iterator[int]) -> KerasModel:
+    keras = import_tf().keras
+    layers = keras.layers
+
+    def conv(x: Tensor, filters: int, name: str) -> Tensor:
+        initializer = keras.initializers.HeNormal(seed=next(seeds))
+        x = layers.Conv2D(filters, 3, padding="same", kernel_initializer=initializer, name=name)(x)
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+    def dense(x: Tensor, units: int, name: str) -> Tensor:
+        initializer = keras.initializers.HeNormal(seed=next(seeds))
+        x = layers.Dense(units, kernel_initializer=initializer, name=name)(x)
+        return layers.ReLU(name=f"{name}_relu")(x)
+
+    inputs = keras.Input((rows * columns,), name="regions")
+    x = layers.Reshape((rows, columns, 1), name="teacher_image")(inputs)
+    for i, filters in enumerate(config.filters, start=1):
+        x = conv(x, filters, f"teacher_conv_{i}")
+        if i == 1:
+            x = layers.AveragePooling2D(2, name="teacher_pool")(x)
+    small = tuple(int(size) for size in x.shape[1:])
+    x = dense(layers.Flatten(name="teacher_flat")(x), config.latent, "teacher_latent")
+    x = dense(x, small[0] * small[1] * small[2], "teacher_open")
+    x = layers.Reshape(small, name="teacher_small")(x)
+    for i, filters in enumerate(config.filters[::-1], start=1):
+        x = conv(x, filters, f"teacher_deconv_{i}")
+        if i == 1:
+            x = layers.UpSampling2D(2, name="teacher_up")(x)
+    initializer = keras.initializers.GlorotUniform(seed=next(seeds))
+    x = layers.Conv2D(1, 3, padding="same", kernel_initializer=initializer, name="teacher_output")(x)
+    return keras.Model(inputs, layers.Flatten(name="reconstruction")(x), name="teacher")
+
+
+def stages(config: RunConfig, network: Network, geometry: Geometry, *, steps: int) -> tuple[Stage, ...]:
+    """The teacher first, then the student on the teacher that no longer changes."""
+    del steps, geometry
+    tf = import_tf().tf
+    model = config.model
+    assert isinstance(model, CicadaConfig)
+    student, teacher = network.encoder, network.parts["teacher"]
+
+    def teacher_error(batch: Batch, training: bool) -> Tensor:
+        (output,) = apply(teacher, batch.x, training=training)
+        return scores.mse(batch.x, output, ops=tf_ops()) / output.shape[-1]
+
+    def teach(batch: Batch, training: bool) -> Terms:
+        return {"loss": weighted_mean(teacher_error(batch, training), batch.weight)}
+
+    def learn(batch: Batch, training: bool) -> Terms:
+        wanted = tf.stop_gradient(model.target_scale * tf.math.log1p(teacher_error(batch, False)))
+        (output,) = apply(student, batch.x, training=training, quantised=True)
+        difference = scores.student(output, ops=tf_ops()) - wanted
+        # In units of the scale: the same step size serves any word.
+        return {
+            "loss": weighted_mean((difference / model.target_scale) ** 2, batch.weight),
+            "mean_absolute_error": weighted_mean(tf.abs(difference), batch.weight),
+        }
+
+    epochs = config.training.epochs
+    return (
+        Stage("teacher", (teacher,), (), teach, model.teacher.epochs or epochs),
+        Stage("student", (student,), quantised_kernels((student,)), learn, epochs),
+    )
