@@ -152,38 +152,34 @@ def _limited(source: EventSource, max_events: int | None, *, quiet: bool = False
         total = max_events if total is None else min(total, max_events)
     # Small pieces where little is wanted, so that little is read.
     size = 65536 if max_events is None else min(65536, max_events)
-    with _progress(quiet) as advance:
+    with _progress(quiet, total) as advance:
         left = max_events
         for events in source.chunks(size):
             piece = events if left is None else events[:left]
             yield piece
-            advance(len(piece), total)
+            advance(len(piece))
             if left is not None:
                 left -= len(piece)
                 if not left:
                     return
 
 
-def _progress(quiet: bool) -> Any:
+def _progress(quiet: bool, total: int | None) -> Any:
     """A bar on standard error where that is a terminal; nothing otherwise, so that logs stay short."""
     import contextlib
     from collections.abc import Iterator
 
     @contextlib.contextmanager
-    def bar() -> Iterator[Callable[[int, int | None], None]]:
+    def bar() -> Iterator[Callable[[int], None]]:
         if quiet or not sys.stderr.isatty():
-            yield lambda _, __: None
+            yield lambda _: None
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("events"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("events", total=None)
-
-            def advance(n: int, total: int | None) -> None:
-                progress.update(task, advance=n, total=total)
-
-            yield advance
+            task = progress.add_task("events", total=total)
+            yield lambda n: progress.update(task, advance=n)
 
     return bar()
