@@ -23,8 +23,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 N_SCORES = 1 << SCORE_BITS
 _SMALLEST_CAPACITY = 1 << 12
-#: Events at a time: enough that a block outweighs a pass over all bins, few enough that 64 MB hold its temporaries.
-_BLOCK = 1 << 21
+_SMALLEST_BLOCK = 1 << 16
 _WEIGHTED_BLOCK = 1 << 18
 
 
@@ -111,9 +110,13 @@ class ScoreHistogram:
             check_weights(weight, where=where)
             if bool((weight == 1.0).all()):
                 weight = None
-        block = _BLOCK if weight is None and not self.has_menu else _WEIGHTED_BLOCK
-        for start in range(0, len(scores), block):
-            part = slice(start, start + block)
+        start = 0
+        while start < len(scores):
+            # A block outweighs a pass over all bins, and otherwise stays in the cache.
+            plain = weight is None and not self.has_menu
+            stop = start + (max(_SMALLEST_BLOCK, 8 * self.capacity) if plain else _WEIGHTED_BLOCK)
+            part = slice(start, stop)
+            start = stop
             self._fill_block(
                 scores[part],
                 None if weight is None else weight[part],
