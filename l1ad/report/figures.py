@@ -230,7 +230,7 @@ def history_figure(content: Content) -> Any | None:
     losses = [name for name in history if name == "loss" or name.startswith("val_loss")]
     if not losses:
         return None
-    figure = _figure("epoch", "loss", log_y=bool(all((history[n][~np.isnan(history[n])] > 0).all() for n in losses)))
+    figure = _figure("epoch", "loss")
     epochs = np.arange(1, len(history[losses[0]]) + 1)
     for i, name in enumerate(losses):
         label = "validation" if name.startswith("val") else "training"
@@ -247,7 +247,7 @@ def history_figure(content: Content) -> Any | None:
     return figure
 
 
-def stability_figure(content: Content, variable: str = "n_pv") -> Any | None:
+def stability_figure(content: Content, variable: str = "pileup") -> Any | None:
     """Rate of each working point against pile-up; None if the data does not know it."""
     tables = {
         name: table[variable] for name, table in content.thresholds.get("stability", {}).items() if variable in table
