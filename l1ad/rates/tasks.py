@@ -497,6 +497,15 @@ def process_pool(workers: int) -> Iterator[Executor | None]:
 def dask_executor(address: str, workers: int) -> Iterator[Executor | None]:
     """An executor on a dask scheduler at `address`, or on `workers` processes of this machine if it is ``local``.
 
+    On a batch farm, start a cluster with dask-jobqueue in one session and hand its address to ``--dask`` in another::
+
+        from dask_jobqueue import HTCondorCluster  # or SLURMCluster(queue=..., cores=1, memory="2GB")
+        cluster = HTCondorCluster(cores=1, memory="2GB", disk="1GB")
+        cluster.scale(jobs=50)
+        print(cluster.scheduler_address)           # tcp://...: l1ad calibrate ... --dask tcp://... --work SHARED
+
+    Its workers need the files and the work folder under the same paths as the caller.
+
     Raises
     ------
     MissingToolError

@@ -179,6 +179,16 @@ def test_a_dask_cluster_changes_no_byte(reference: Calibration, trigger: Trigger
     assert written(other, tmp_path / "a.json") == written(reference, tmp_path / "b.json")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:distributed.*")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_scheduler_at_an_address(reference: Calibration, trigger: Trigger, sample: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
+        other = run(trigger, sample, tmp_path, dask=cluster.scheduler_address, chunk_events=5000)
+    assert written(other, tmp_path / "a.json") == written(reference, tmp_path / "b.json")
+
+
 def test_weighted_samples_too(trigger: Trigger, sample: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"files": [sample / "weighted.h5"], "kind": "proportional"}
     one = run(trigger, sample, tmp_path / "a", **options)
