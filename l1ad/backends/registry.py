@@ -1,0 +1,74 @@
+"""The back ends by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from l1ad.errors import InputError
+from l1ad.trigger.program import Trigger
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A back end: the module that holds its ``convert`` and ``load``, and which device options it takes."""
+
+    module: str
+    about: str
+    device: bool
+
+
+BACKENDS = {
+    "hls4ml": Backend("l1ad.backends.hls", "HLS project and its csim", True),
+    "alkaid": Backend("l1ad.backends.rtl", "Verilog or VHDL, its interpreter and its simulation", True),
+    "cmssw": Backend("l1ad.backends.cmssw", "emulator library for CMSSW", False),
+}
+
+
+def backend_function(name: str, function: str) -> Callable[..., Any]:
+    """``convert`` or ``load`` of a back end, imported when it is asked for.
+
+    Raises
+    ------
+    InputError
+        If there is no back end of that name.
+    """
+    from importlib import import_module
+
+    if name not in BACKENDS:
+        raise InputError("back end", "name", name, ", ".join(BACKENDS))
+    result: Callable[..., Any] = getattr(import_module(BACKENDS[name].module), function)
+    return result
+
+
+def convert(
+    name: str,
+    trigger: Trigger,
+    out_dir: str | os.PathLike[str],
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    **device: Any,
+) -> Any:
+    """Write the project of one back end.
+
+    Parameters
+    ----------
+    run_dir : folder of the trained model, from which the back end that wants the Keras encoder takes it; without it the
+        network is printed from the program.
+    device : part, clock_ns, latency_clocks, for those back ends that have a device.
+
+    Raises
+    ------
+    L1adError
+        What the back end raises.
+    """
+    encoder = None
+    if name == "hls4ml" and run_dir is not None and (Path(run_dir) / "model.h5").is_file():
+        from l1ad.model import load_encoder
+
+        encoder = load_encoder(run_dir)
+    options = device if name in BACKENDS and BACKENDS[name].device else {}
+    return backend_function(name, "convert")(trigger, encoder, out_dir, **options)
