@@ -189,33 +189,34 @@ class _Context:
     names: dict[str, str]
 
 
-def _constant(code: int, fraction: int) -> str:
-    """A value ``code * 2**-fraction`` in the narrowest type, exact: the literal of a double holds any 53-bit code."""
-    if abs(code) >= 1 << 53:
-        raise TriggerError("C++ constant", "code", code, "less than 2^53")
-    return f"{FixedType.holding(min(code, 0), max(code, 0), fraction).cpp()}({float(np.ldexp(code, -fraction))!r})"
-
-
 def _int_type(kind: FixedType) -> str:
     return f"ap_{'' if kind.signed else 'u'}int<{kind.width}>"
 
 
 def _scale(node: Scale, context: _Context) -> list[str]:
-    word, word_type = node.word, f"{context.names[node.name]}_word_t"
-    lines = [f"// offset, shift on the grid of {word}, then the cast into {node.type}"]
-    for i, (factor, offset, shift) in enumerate(zip(node.multiplier, node.offset, node.shift, strict=True)):
-        lines += [
-            "{",
-            f"    const {word_type} word = x[{i}] * {_constant(int(factor), word.fraction)};",
-            f"    const {word_type} difference = word - {_constant(int(offset), word.fraction)};",
-        ]
-        if shift >= 0:
-            lines.append(f"    y[{i}] = {word_type}(difference >> {int(shift)});")
-        else:
-            # A product and a cast: the operator << drops bits whatever the type says about overflow.
-            lines.append(f"    y[{i}] = {word_type}(difference * {_constant(1 << int(-shift), 0)});")
-        lines.append("}")
-    return lines
+    name, word = context.names[node.name], node.word
+    factor, offset = _table_type(node.multiplier), _table_type(node.offset)
+    # Factors and offsets are codes on the grid of the word.
+    as_factor, as_offset = (FixedType(t.width, t.width - word.fraction, t.signed).cpp() for t in (factor, offset))
+    lines = [
+        f"// offset, shift on the grid of {word}, then the cast into {node.type}",
+        f"const {name}_word_t word = x[i] * of_code<{as_factor} >({_int_type(factor)}({name}_factor[i]));",
+        f"const {name}_word_t difference = word - of_code<{as_offset} >({_int_type(offset)}({name}_offset[i]));",
+    ]
+    right = f"{name}_word_t(difference >> {name}_shift[i])"
+    if node.shift.min() >= 0:
+        lines.append(f"y[i] = {right};")
+    else:
+        # A product and a cast: the operator << drops bits whatever the type says about overflow.
+        power = f"ap_uint<{1 - int(node.shift.min())}>(1ULL << -{name}_shift[i])"
+        lines += [f"if ({name}_shift[i] >= 0)", f"    y[i] = {right};", "else"]
+        lines.append(f"    y[i] = {name}_word_t(difference * {power});")
+    return [lines[0], *_each(node.size, "\n".join(lines[1:]))]
+
+
+def _table_type(values: Codes) -> FixedType:
+    """Integers wide enough for a table; two bits at least, as one bit is no ap_int that all versions take."""
+    return FixedType.holding(min(int(values.min()), -1), max(int(values.max()), 1), 0)
 
 
 def _dense(node: Dense, context: _Context) -> list[str]:
@@ -239,8 +240,7 @@ def _dense(node: Dense, context: _Context) -> list[str]:
         lines += ["{", f"    {total} sum = {_integer(int(bias[j]))};"]
         for i in np.flatnonzero(weights[:, j]):
             weight = int(weights[i, j])
-            # Two bits at least: one bit is no ap_int that all versions take.
-            bits = max(FixedType.holding(min(weight, -1), max(weight, 1), 0).width, 2)
+            bits = _table_type(weights[i, j]).width
             lines.append(f"    sum += c[{i}] * ap_int<{bits}>({_integer(weight)});")
         lines += [f"    y[{j}] = of_code<ap_fixed<{width},{width - fraction}> >(sum);", "}"]
     return lines
@@ -279,19 +279,20 @@ def _lut(node: Lut, context: _Context) -> list[str]:
     return _each(node.size, f"y[i] = of_code<{name}_t>({_int_type(node.type)}({entry}));")
 
 
-def _lut_table(node: Lut, name: str) -> str:
-    """The table at namespace scope: a static of an inline function is one symbol for all libraries of a process."""
-    low, high = int(node.tables.min()), int(node.tables.max())
+def _table(name: str, values: Codes) -> str:
+    """A table at namespace scope: a static of an inline function is one symbol for all libraries of a process.
+
+    Plain integers, not ap_types: a table of class objects is filled at run time, entry by entry.
+    """
+    low, high = int(values.min()), int(values.max())
     holder = next(
-        name
-        for name, bits in (("signed char", 8), ("short", 16), ("int", 32), ("long long", 64))
+        kind
+        for kind, bits in (("signed char", 8), ("short", 16), ("int", 32), ("long long", 64))
         if -(1 << (bits - 1)) <= low and high < 1 << (bits - 1)
     )
-    rows, entries = node.tables.shape
-    # Plain integers, not ap_types: a table of class objects is filled at run time, entry by entry.
-    text = ", ".join(f"{{{', '.join(_integer(int(code)) for code in row)}}}" for row in node.tables)
-    shape = f"[{entries}]" if rows == 1 else f"[{rows}][{entries}]"
-    return f"static const {holder} {name}_table{shape} = {text if rows == 1 else '{' + text + '}'};"
+    rows = [f"{{{', '.join(_integer(int(code)) for code in row)}}}" for row in np.atleast_2d(values)]
+    shape = "".join(f"[{n}]" for n in values.shape)
+    return f"static const {holder} {name}{shape} = {rows[0] if values.ndim == 1 else '{' + ', '.join(rows) + '}'};"
 
 
 def _multiply(node: Multiply, context: _Context) -> list[str]:
@@ -355,9 +356,14 @@ def _function(program: Program, node: Node, names: dict[str, str]) -> str:
     body = printer(node, context)
     before = []
     if isinstance(node, Scale):
-        before = [f"typedef {node.word.cpp()} {names[node.name]}_word_t;"]
+        before = [
+            f"typedef {node.word.cpp()} {names[node.name]}_word_t;",
+            _table(f"{names[node.name]}_factor", node.multiplier),
+            _table(f"{names[node.name]}_offset", node.offset),
+            _table(f"{names[node.name]}_shift", node.shift),
+        ]
     elif isinstance(node, Lut):
-        before = [_lut_table(node, names[node.name])]
+        before = [_table(f"{names[node.name]}_table", node.tables[0] if len(node.tables) == 1 else node.tables)]
     lines = [
         *before,
         f"inline void compute_{names[node.name]}({', '.join(_parameters(program, node, names))}) {{",

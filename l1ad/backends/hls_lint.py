@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from l1ad.errors import InputError
 from l1ad.trigger.quantizer import Quantizer
 
@@ -89,6 +91,11 @@ def _findings(encoder: Any) -> Iterator[Finding]:
 def _quantizer(quantizer: Any, where: str, *, activation: bool) -> Iterator[Finding]:
     from l1ad.model.quantizers import from_qkeras
 
+    alpha = quantizer.get_config().get("alpha", 1) if hasattr(quantizer, "get_config") else 1
+    if not activation and not (np.isscalar(alpha) and alpha == 1):
+        # Before all else: QKeras makes such a kernel symmetric too, which is not what the user wrote.
+        yield Finding(where, f"{quantizer.__class__.__name__} alpha {alpha}", "use alpha=1")
+        return
     try:
         found = from_qkeras(quantizer, where=where)
     except InputError as error:
