@@ -13,13 +13,10 @@ import numpy.typing as npt
 
 from l1ad.errors import require
 from l1ad.events.store import Events
+from l1ad.events.sums import ht_codes
 from l1ad.trigger.program import Trigger
 
 FloatArray = npt.NDArray[np.float64]
-
-#: Pseudorapidity and pt (GeV) of the jets that enter HT, as in the uGT's HTT (|eta| < 2.5, pt > 30 GeV).
-HT_ETA, HT_PT = 2.5, 30.0
-
 
 def ht(events: Events) -> FloatArray:
     """Scalar sum of jet pt in GeV: the column ``ht`` (hardware codes) where the data has it, else from the jets.
@@ -30,13 +27,7 @@ def ht(events: Events) -> FloatArray:
     >>> float(ht(Events.from_arrays(hw))[0])  # the second jet has 20 GeV
     40.0
     """
-    lsb = events.layout.group("jet").words[0].lsb
-    if "ht" in events.columns:
-        return np.asarray(events.columns["ht"], dtype=np.float64) * lsb
-    jets = events.objects("jet")
-    eta_lsb = events.layout.group("jet").words[1].lsb
-    pt, eta = jets[:, :, 0] * lsb, jets[:, :, 1] * eta_lsb
-    return np.asarray(np.where((pt >= HT_PT) & (np.abs(eta) < HT_ETA), pt, 0.0).sum(axis=1))
+    return np.asarray(ht_codes(events)[0] * events.layout.group("jet").words[0].lsb, dtype=np.float64)
 
 
 def met(events: Events) -> FloatArray:

@@ -24,14 +24,12 @@ import numpy.typing as npt
 from l1ad.errors import ConfigError
 from l1ad.events.layout import ObjectLayout
 from l1ad.events.store import Events, MenuBits
+from l1ad.events.sums import code_at_least, code_at_most, ht_codes
 from l1ad.menu.seeds import Condition, Leg, Menu, Pair, Range, Seed
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 
-#: Jets that enter HT where the data has no ``ht`` column: pt >= 30 GeV, |eta| <= 2.5, as the uGT's HTT sums.
-HT_JET_PT_GEV = 30.0
-HT_JET_ETA_MAX = 2.5
 #: Combinations of slots that a condition with cuts between legs may try.
 MAX_COMBINATIONS = 20_000
 #: Events whose tables of pairs are held in memory at the same time.
@@ -226,20 +224,8 @@ class _EventView:
     def ht(self) -> npt.NDArray[np.int64]:
         """HT in codes of the jet pt, (N,)."""
         if self._ht is None:
-            column = self.events.columns.get("ht")
-            if column is not None:
-                self._ht = np.asarray(column, dtype=np.int64)
-                self.notes.append("ht is the column of the data")
-            else:
-                pt, eta = self.events.layout.group("jet").words[:2]
-                jets = self.events.objects("jet")
-                used = jets[:, :, 0] >= _code_at_least(HT_JET_PT_GEV, pt.lsb)
-                used &= np.abs(jets[:, :, 1]) <= _code_at_most(HT_JET_ETA_MAX, eta.lsb)
-                self._ht = np.where(used, jets[:, :, 0], 0).sum(axis=1, dtype=np.int64)
-                self.notes.append(
-                    f"ht is summed from the jets of the layout with pt >= {HT_JET_PT_GEV:g} GeV and "
-                    f"|eta| <= {HT_JET_ETA_MAX:g}"
-                )
+            self._ht, note = ht_codes(self.events)
+            self.notes.append(note)
         return self._ht
 
     def passes(self, leg: Leg, *, where: str) -> BoolArray:
@@ -253,32 +239,22 @@ class _EventView:
         layout = self.events.layout
         if leg.slot_object == "ht" and "jet" in layout.slices:
             lsb = layout.group("jet").words[0].lsb
-            return np.asarray(self.ht()[:, None] >= max(1, _code_at_least(leg.pt, lsb)))
+            return np.asarray(self.ht()[:, None] >= max(1, code_at_least(leg.pt, lsb)))
         if leg.slot_object not in layout.slices:
             known = ", ".join(layout.slices)
             raise ConfigError(where, "object", leg.object, f"one of {known} (layout {layout.name})")
         words = layout.group(leg.slot_object).words
         codes = self.events.objects(leg.slot_object)
-        passed = codes[:, :, 0] >= max(1, _code_at_least(leg.pt, words[0].lsb))
+        passed = codes[:, :, 0] >= max(1, code_at_least(leg.pt, words[0].lsb))
         if leg.eta_min is not None or leg.eta_max is not None:
             if len(words) < 2 or not words[1].bits:
                 raise ConfigError(where, "eta range", leg.object, "an object with a pseudorapidity")
             eta = np.abs(codes[:, :, 1].astype(np.int32))
             if leg.eta_max is not None:
-                passed &= eta <= _code_at_most(leg.eta_max, words[1].lsb)
+                passed &= eta <= code_at_most(leg.eta_max, words[1].lsb)
             if leg.eta_min is not None:
-                passed &= eta >= _code_at_least(leg.eta_min, words[1].lsb)
+                passed &= eta >= code_at_least(leg.eta_min, words[1].lsb)
         return np.asarray(passed)
-
-
-def _code_at_least(value: float, lsb: float) -> int:
-    """Smallest code that is not below `value`."""
-    return math.ceil(value / lsb - EPSILON)
-
-
-def _code_at_most(value: float, lsb: float) -> int:
-    """Largest code that is not above `value`."""
-    return math.floor(value / lsb + EPSILON)
 
 
 def _by_object(legs: tuple[Leg, ...]) -> dict[str, list[int]]:

@@ -17,10 +17,10 @@ from l1ad.events.simulate.calibration import JetCalibration, default_calibration
 from l1ad.events.simulate.detector import ETA_CENTRE, Detector, gain_maps
 from l1ad.events.simulate.mixing import Crossings, Pool
 from l1ad.events.simulate.propagate import to_second_station
+from l1ad.events.sums import ht_of_jets
 
-__all__ = ["HT_ETA_MAX", "HT_JET_MIN_GEV", "L1Objects", "RawObjects", "emulate", "reconstruct"]
+__all__ = ["L1Objects", "RawObjects", "emulate", "reconstruct"]
 
-HT_JET_MIN_GEV, HT_ETA_MAX = 30.0, 2.5
 _HT_CODE_MAX = 4095  # 12 bits, as the other sums
 _NOISE_TABLE = 400_003  # normal numbers a chunk; a crossing reads 2 x 5760 of them from a random start
 _TOWERS = 80 * 72
@@ -124,11 +124,8 @@ def _fill(
 
 
 def hadronic_sum(hw: NDArray[np.int16], layout: ObjectLayout) -> NDArray[np.int16]:
-    """HT: sum of the codes of jets with pt >= 30 GeV and |eta| < 2.5."""
-    jets = hw[:, layout.slices["jet"]].astype(np.int64)
-    pt_word, eta_word, _ = layout.group("jet").words
-    counts = (jets[:, :, 0] * pt_word.lsb >= HT_JET_MIN_GEV) & (np.abs(jets[:, :, 1]) * eta_word.lsb < HT_ETA_MAX)
-    return np.asarray(np.minimum(np.where(counts, jets[:, :, 0], 0).sum(axis=1), _HT_CODE_MAX), np.int16)
+    """HT as the trigger stores it: clipped to its word."""
+    return np.asarray(np.minimum(ht_of_jets(hw, layout), _HT_CODE_MAX), np.int16)
 
 
 def emulate(
