@@ -35,6 +35,7 @@ _VERBS = (
     ("calibrate", app),
     ("train", app),
     ("display", app),
+    ("search", search_app),
 )
 
 

@@ -11,7 +11,7 @@ pzj1 mj1 tau1j1 ...`` and the same for ``j2``, ``label``); parquet with those co
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,6 +200,27 @@ class Dijets:
             file.create_dataset("weight", data=self.weight, **options)
             if self.constituents is not None:
                 file.create_dataset("constituents", data=self.constituents, **options)
+
+
+def concatenate(parts: Sequence[Dijets]) -> Dijets:
+    """Several samples as one; features and constituents that not all have are left out."""
+    if not parts:
+        raise InputError("dijets", "samples", 0, "at least one")
+    names = tuple(n for n in parts[0].names if all(n in p.names for p in parts))
+    jets = [p.jets[:, :, [p.names.index(n) for n in names]] for p in parts]
+    constituents = None
+    if all(p.constituents is not None for p in parts):
+        kept = [p.constituents for p in parts if p.constituents is not None]
+        shortest = min(c.shape[2] for c in kept)
+        constituents = np.concatenate([c[:, :, :shortest] for c in kept])
+    return Dijets(
+        jets=np.concatenate(jets),
+        names=names,
+        m_jj=np.concatenate([p.m_jj for p in parts]),
+        label=np.concatenate([p.label for p in parts]),
+        weight=np.concatenate([p.weight for p in parts]),
+        constituents=constituents,
+    )
 
 
 def invariant_mass(jets: npt.ArrayLike) -> FloatArray:

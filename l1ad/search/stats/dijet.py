@@ -14,9 +14,8 @@ spectrum, because p1 ... pk are correlated above 99 % and no minimiser likes tha
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -85,10 +84,10 @@ class BackgroundFit:
 
     @cached_property
     def chi2_p(self) -> float:
-        """Probability of a chi2 at least as large."""
+        """Probability of a chi2 at least as large; nan without a degree of freedom."""
         from scipy.stats import chi2
 
-        return float(chi2.sf(self.chi2, self.ndof))
+        return float(chi2.sf(self.chi2, self.ndof)) if self.ndof > 0 else float("nan")
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,8 @@ def choose_order(
 ) -> OrderChoice:
     """Fit the orders in turn and keep the one that the F-test rule prefers at a signal `mass` in GeV.
 
-    Each order is compared with the best one so far, so that a fourth parameter may be accepted where a third was not.
+    The chi2 of all orders is taken in the same bins, merged until every fit expects 5 events in each. Each order is
+    compared with the best one so far, so that a fourth parameter may be accepted where a third was not.
 
     Raises
     ------
@@ -255,11 +255,15 @@ def choose_order(
     if not orders or sorted(set(orders)) != list(orders):
         raise InputError("dijet fit", "orders", list(orders), "increasing numbers of parameters")
     fits = {k: fit_background(counts, edges, k, sqrt_s=sqrt_s) for k in orders}
+    # Bins merge by what is expected: only in common bins do the degrees of freedom differ by the parameters alone.
+    first = chi2_bins(e, np.min([f.expected for f in fits.values()], axis=0))
+    fits = {k: _with_chi2(f, first) for k, f in fits.items()}
     best = orders[0]
     steps = []
     for k in orders[1:]:
         a, b = fits[best], fits[k]
-        value, p = f_test(a.chi2, a.ndof, b.chi2, b.ndof)
+        # With too few events for a chi2 of the richer fit there is nothing to test, and nothing significant.
+        value, p = f_test(a.chi2, a.ndof, b.chi2, b.ndof) if b.ndof > 0 else (0.0, 1.0)
         before, after = float(a.fractional_error(mass)), float(b.fractional_error(mass))
         accepted = prefers_next(p, before, after)
         steps.append((best, k, value, p, before, after, accepted))
@@ -619,11 +623,8 @@ def _background_result(
     published = space.transform @ solution.values
     covariance = space.transform @ np.linalg.inv(solution.hessian) @ space.transform.T
     expected = space.expected(solution.values)
-    first = chi2_bins(edges, expected)
-    observed: npt.NDArray[Any] = np.add.reduceat(n, first)
-    predicted = np.add.reduceat(expected, first)
     order = published.size - 1
-    return BackgroundFit(
+    fit = BackgroundFit(
         order=order,
         parameters=np.asarray(published),
         covariance=np.asarray(covariance),
@@ -631,9 +632,17 @@ def _background_result(
         counts=n,
         expected=expected,
         deviance=solution.deviance,
-        chi2=float(np.sum((observed - predicted) ** 2 / predicted)),
-        ndof=int(first.size - order - 1),
+        chi2=0.0,
+        ndof=0,
         edm=solution.edm,
         attempts=solution.attempts,
         sqrt_s=sqrt_s,
     )
+    return _with_chi2(fit, chi2_bins(edges, expected))
+
+
+def _with_chi2(fit: BackgroundFit, first: npt.NDArray[np.intp]) -> BackgroundFit:
+    """The fit with Pearson's chi2 in the bins that start at the fine bins `first`."""
+    observed, predicted = np.add.reduceat(fit.counts, first), np.add.reduceat(fit.expected, first)
+    chi2 = float(np.sum((observed - predicted) ** 2 / predicted))
+    return replace(fit, chi2=chi2, ndof=int(first.size - fit.order - 1))

@@ -159,6 +159,20 @@ def test_the_order_follows_the_spectrum() -> None:
     assert choice.steps[0][:2] == (2, 3)
 
 
+def test_orders_are_compared_in_the_same_bins() -> None:
+    # A spectrum with a peak makes the orders expect different tails; the bins must not differ between them.
+    peak = CrystalBall(2800.0, 80.0, 1.3, 4.0, 1.6, 8.0).probabilities(COARSE)
+    rng = np.random.default_rng(5)
+    for _ in range(10):
+        choice = dijet.choose_order(rng.poisson(_expected(COARSE, 400) + 80 * peak), COARSE, 2800.0)
+        ndof = [choice.fits[k].ndof for k in (2, 3, 4)]
+        assert ndof == [ndof[0], ndof[0] - 1, ndof[0] - 2]
+    # Twenty events leave the richest fit without a degree of freedom: it is not chosen, and nothing breaks.
+    few = dijet.choose_order(rng.poisson(_expected(COARSE, 22)), COARSE, 2000.0)
+    assert few.fits[4].ndof <= 0
+    assert few.order < 4
+
+
 def test_chi2_bins_are_the_published_ones_snapped() -> None:
     expected = _expected(EDGES, 1e8)
     first = dijet.chi2_bins(EDGES, expected)
