@@ -27,6 +27,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ import h5py
 import numpy as np
 
 from l1ad.config import RunConfig
-from l1ad.errors import CheckFailed, InputError
+from l1ad.errors import CheckFailed, InputError, MissingToolError
 from l1ad.io import atomic_path, write_json, write_text
 from l1ad.model import build_network, build_stages
 from l1ad.model.dataset import Part, TrainingData, read_training_data
@@ -119,6 +120,8 @@ def train(
 
     Raises
     ------
+    MissingToolError
+        If TensorBoard summaries are wanted and it is not installed.
     InputError
         If the data cannot be used, the folder holds a finished run (and not `overwrite`) or one of another
         configuration.
@@ -127,6 +130,8 @@ def train(
     """
     config = RunConfig.of(config)
     folder = Path(run_dir)
+    if config.training.tensorboard:
+        _require_tensorboard()
     _claim(folder, config, overwrite)
     data = read_training_data(config.data, seed=config.seed, cache=folder / "cache")
     fit, notes = _fit(config, data)
@@ -350,9 +355,11 @@ class _Loop:
         validation = DeviceData.of(*self.data.validation, self.geometry) if len(self.data.validation[0]) else None
         fits = self.data.n_train <= self.config.data.window_events
         resident = DeviceData.of(*self.data.train, self.geometry) if fits else None
+        writer = _summary_writer(self.folder) if training.tensorboard else None
         while state.epoch < stage.epochs:
             row = self._epoch(stage, state.epoch, seed, run_steps, terms, resident, pruner)
             state.epoch += 1
+            self._require_finite_weights(stage, state.epoch)
             row["learning_rate"] = float(np.asarray(optimizer.learning_rate))
             row["sparsity"] = sparsity(stage.prunable)
             if validation is not None:
@@ -362,6 +369,8 @@ class _Loop:
                     state.best_loss, state.best_epoch = row["val_loss"], state.epoch
                     best = [np.array(variable) for variable in stage.variables]
             history.append(row)
+            if writer is not None:
+                _write_summaries(writer, row)
             self._report(stage, state.epoch, self.steps, row["events_per_second"], row)
             patience = training.patience
             stop = patience is not None and best is not None and state.epoch - state.best_epoch >= patience
@@ -440,6 +449,11 @@ class _Loop:
             kept = f"the last good checkpoint is kept in {self.checkpoint.path}"
         raise TrainingFailed(f"the loss is not a number: stage {stage.name}, epoch {epoch}, {where}; {kept}")
 
+    def _require_finite_weights(self, stage: Stage, epoch: int) -> None:
+        """The loss of a step is that before its update: see that the last update of the epoch did no harm."""
+        if not all(np.isfinite(np.asarray(variable)).all() for variable in stage.variables):
+            self._require_finite(math.nan, stage, epoch, f"batch {self.steps} of {self.steps}")
+
     def _report(self, stage: Stage, epoch: int, step: int, speed: float, terms: Mapping[str, Any]) -> None:
         if self.progress is not None:
             values = {k: float(v) for k, v in terms.items() if isinstance(v, (int, float))}
@@ -449,6 +463,32 @@ class _Loop:
 def _part(part: Part | None) -> Part:
     assert part is not None
     return part
+
+
+def _require_tensorboard() -> None:
+    try:
+        import_module("tensorboard")
+    except ImportError as error:
+        text = "tensorboard is not installed: pip install tensorboard, or tensorboard: false"
+        raise MissingToolError(text) from error
+
+
+def _summary_writer(folder: Path) -> Any:
+    from l1ad.model.keras import import_tf
+
+    return import_tf().tf.summary.create_file_writer(str(folder / "tensorboard"))
+
+
+def _write_summaries(writer: Any, row: Row) -> None:
+    """One epoch for TensorBoard."""
+    from l1ad.model.keras import import_tf
+
+    tf = import_tf().tf
+    with writer.as_default(step=row["epoch"]):
+        for name, value in row.items():
+            if isinstance(value, float):
+                tf.summary.scalar(f"{row['stage']}/{name}", value)
+    writer.flush()
 
 
 def _optimizer_variables(optimizer: Tensor) -> list[Tensor]:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from l1ad import Trigger
-from l1ad.errors import InputError
-from l1ad.train import train
+from l1ad.errors import InputError, MissingToolError
+from l1ad.train import TrainingFailed, train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -67,13 +72,16 @@ def test_frozen_trigger_equals_the_trained_model(finished, make_crossings):
     from l1ad.model.keras import import_tf
     from l1ad.model.stage import Geometry
     from l1ad.trigger.freeze import freeze
+    from l1ad.trigger.quantizer import Quantizer
 
     trigger = freeze(finished.run_dir)
     assert Trigger.load(finished.run_dir).hash == trigger.hash
     events = make_crossings(2000, 7)
     encoder = load_encoder(finished.run_dir)
     assert encoder.output_names == ["mu"]
-    x = Geometry.of(events.layout, finished.scaling).scale(import_tf().tf.constant(events.inputs))
+    x = Geometry.of(events.layout, finished.scaling, Quantizer("bits", 8, 5)).scale(
+        import_tf().tf.constant(events.inputs)
+    )
     mu = np.asarray(encoder(x), dtype=np.float64)
     latent = trigger.program.node(trigger.program.latents)
     assert np.array_equal(trigger.latents(events), latent.type.quantize(mu))
@@ -110,3 +118,97 @@ def test_one_line_for_every_bad_configuration(small):
         assert "\n" not in str(caught.value)
         assert "small.yaml" in str(caught.value)
         assert field.split(".")[-1] in str(caught.value)
+
+
+KILLED = """
+import json, os, signal, sys
+from l1ad.train import TrainingFailed, train
+
+def kill(progress):
+    if progress.epoch == 3 and progress.step >= 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train(json.load(open(sys.argv[1])), sys.argv[2], progress=kill)
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(small, finished, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(small))
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "config.json"), str(tmp_path / "run")]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-500:]
+    assert (tmp_path / "run" / "checkpoint.h5").is_file()
+    assert not (tmp_path / "run" / "model.h5").exists()
+    with pytest.raises(InputError, match="another configuration"):
+        train({**small, "seed": 4}, tmp_path / "run")
+    resumed = train(small, tmp_path / "run")
+    assert resumed.resumed
+    assert [row["epoch"] for row in resumed.history] == [1, 2, 3, 4]
+    for a, b in zip(finished.network.models.values(), resumed.network.models.values(), strict=True):
+        for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
+            assert np.array_equal(x, y)
+
+
+def test_a_loss_that_is_no_number_stops(small, tmp_path):
+    training = {"epochs": 4, "batch": 256, "checkpoint_epochs": 1, "optimizer": "sgd", "rate": {"value": 1e30}}
+    with pytest.raises(TrainingFailed) as caught:
+        train({**small, "pruning": {}, "training": training}, tmp_path / "run")
+    message = str(caught.value)
+    assert "not a number" in message
+    assert "epoch 1, batch" in message
+    assert caught.value.exit_status == 1
+    assert not (tmp_path / "run" / "model.h5").exists()
+
+
+def test_early_stopping_keeps_the_best_epoch(small, tmp_path):
+    training = {"epochs": 40, "batch": 256, "patience": 2, "rate": {"value": 0.1}}
+    result = train({**small, "pruning": {}, "training": training}, tmp_path / "run")
+    losses = [row["val_loss"] for row in result.history]
+    assert len(losses) < 40
+    # The first epoch is still in the warm-up of beta and does not count.
+    best = 1 + int(np.argmin(losses[1:]))
+    assert len(losses) == best + 3
+
+
+def test_tensorboard_is_asked_for_before_training(small, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(MissingToolError, match="pip install tensorboard"):
+        train({**small, "training": {"tensorboard": True}}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_freeze_says_what_is_wrong_with_a_folder(finished, tmp_path):
+    from l1ad.trigger.freeze import freeze
+
+    with pytest.raises(InputError, match=r"config.yaml: found no such file"):
+        freeze(tmp_path)
+    for name in ("config.yaml", "scaling.json", "model.h5"):
+        shutil.copy(finished.run_dir / name, tmp_path / name)
+    scaling = json.loads((tmp_path / "scaling.json").read_text())
+    (tmp_path / "scaling.json").write_text(json.dumps({**scaling, "format_version": 2}))
+    with pytest.raises(InputError, match="format_version: found 2, expected 1"):
+        freeze(tmp_path)
+    (tmp_path / "model.h5").write_bytes(b"not a model")
+    with pytest.raises(InputError, match=r"model.h5"):
+        freeze(tmp_path)
+
+
+def test_the_verbs(small, zero_bias, tmp_path, monkeypatch):
+    import yaml
+    from typer.testing import CliRunner
+
+    from l1ad.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    value = {**small, "data": {"sample": "bundled"}, "pruning": {}}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(value))
+    runner = CliRunner()
+    result = runner.invoke(app, ["train", "small.yaml", "--data", str(zero_bias), "--epochs", "1"])
+    assert result.exit_code == 0, result.output
+    assert "1 epochs" in result.output
+    result = runner.invoke(app, ["freeze", "runs/small"])
+    assert result.exit_code == 0, result.output
+    assert "mu_dense" in result.output
+    assert (tmp_path / "runs" / "small" / "trigger.json").is_file()
+    bad = runner.invoke(app, ["train", "no_such_config"])
+    assert isinstance(bad.exception, InputError)

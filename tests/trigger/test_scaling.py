@@ -80,7 +80,7 @@ def test_rare_slots_borrow_and_dead_features_stop(events):
     hw[:, 5:9, 1] = 7  # the pseudorapidity of muons does not vary at all
     dead = CodeCounts(LAYOUT)
     dead.add(hw.reshape(len(hw), -1))
-    with pytest.raises(InputError, match="mu1_eta.*without variance"):
+    with pytest.raises(InputError, match=r"mu1_eta.*without variance"):
         fit_scaling(dead)
 
 
