@@ -167,13 +167,16 @@ def root_errors(path: str, field: str) -> Iterator[None]:
     import struct
     import zlib
 
+    from isal import isal_zlib
+
+    unpacking: tuple[type[Exception], ...] = (zlib.error, isal_zlib.error)
     # A damaged file can fail at any depth of uproot and numpy: a wrong length, a missing member, an absurd size.
-    contents = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error, zlib.error)
+    contents = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error)
     states = (AssertionError, RuntimeError, MemoryError)
     try:
         yield
     except InputError:
         raise
-    except (OSError, EOFError, *contents, *states) as error:
+    except (OSError, EOFError, *unpacking, *contents, *states) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(path, field, f"damaged data ({reason[:80]})", "a complete ROOT file") from error
