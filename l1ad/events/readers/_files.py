@@ -7,7 +7,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h5py
 
@@ -169,7 +169,8 @@ def root_errors(path: str, field: str) -> Iterator[None]:
 
     from isal import isal_zlib
 
-    unpacking: tuple[type[Exception], ...] = (zlib.error, isal_zlib.error)
+    # The stubs of isal do not say that its error is an exception.
+    unpacking: tuple[type[Exception], ...] = (zlib.error, cast(type[Exception], isal_zlib.error))
     # A damaged file can fail at any depth of uproot and numpy: a wrong length, a missing member, an absurd size.
     contents = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error)
     states = (AssertionError, RuntimeError, MemoryError)
