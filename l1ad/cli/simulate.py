@@ -9,8 +9,8 @@ import typer
 
 
 def simulate_command(
-    out: Annotated[Path, typer.Option("--out", help="Events file to write (HDF5).")],
     process: Annotated[str, typer.Option(help="zero_bias, or the name of a signal; 'list' names them.")] = "zero_bias",
+    out: Annotated[Path | None, typer.Option("--out", help="Events file to write (HDF5).")] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of crossings.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed; the result does not depend on the workers.")] = 1,
     stratified: Annotated[
@@ -28,6 +28,7 @@ def simulate_command(
 
     Example: l1ad data simulate --process haa4b_ma15 --n 5000 --seed 1 --out haa4b.h5
     """
+    from l1ad.errors import InputError
     from l1ad.events.simulate.processes import SIGNALS
     from l1ad.events.simulate.produce import simulate
 
@@ -35,6 +36,8 @@ def simulate_command(
         for name, entry in SIGNALS.items():
             typer.echo(f"{name:18s} {entry.about}")
         return
+    if out is None:
+        raise InputError("--out", found="no file name", expected="the events file to write, such as zb.h5")
     events = simulate(
         process,
         n,

@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 #: Upper |ieta| of each region.
 REGIONS = (7, 14, 20, 24, 28, 33, 40)
 FORMAT_VERSION = 1
+_CAP_SPAN_GEV = (16.0, 30.0)
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,16 @@ class JetCalibration:
     def __call__(self, pt: Floats, row: NDArray[np.int64], detector: Detector) -> Floats:
         """Calibrated pt of jets with raw ``pt`` at tower ``row``; both of any one shape.
 
-        The correction is capped at ``detector.jet_factor_max`` and phased in up to a raw pt of ``detector.jet_ramp``.
+        The correction is capped (``jet_factor_soft``, ``jet_factor_hard`` of the detector) and
+        phased in up to a raw pt of ``detector.jet_ramp``.
         """
         region = np.searchsorted(REGIONS, ABS_IETA[row], side="left")
         factor = np.ones(pt.shape)
         for k, (raw, value) in enumerate(zip(self.raw, self.factor, strict=True)):
             here = region == k
             factor[here] = np.interp(pt[here], raw, value)
-        factor = np.minimum(factor, detector.jet_factor_max)
+        cap = np.interp(pt, _CAP_SPAN_GEV, (detector.jet_factor_soft, detector.jet_factor_hard))
+        factor = np.minimum(factor, cap)
         ramp = np.clip(pt / max(detector.jet_ramp, 1e-6), 0.0, 1.0)
         out: Floats = pt * (1.0 + (factor - 1.0) * ramp)
         return out

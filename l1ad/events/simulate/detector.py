@@ -91,8 +91,10 @@ class Detector:
     """Least energy of a seed tower."""
     jet_min: float = 3.0
     """Least calibrated pt of a jet."""
-    jet_factor_max: float = 1.45
-    """Largest correction: the full one, up to 1.7 at 15 GeV, would lift pile-up into the menu."""
+    jet_factor_soft: float = 1.45
+    """Largest correction up to a raw pt of 16 GeV: the full one, 1.65 there, would lift pile-up into the menu."""
+    jet_factor_hard: float = 1.37
+    """The same from 30 GeV on, linear in between: holds back the many jets of 40 to 60 GeV that make HT."""
     jet_ramp: float = 10.0
     """Raw pt at which the correction is complete; below it grows from none at 0 in proportion."""
 
@@ -123,7 +125,7 @@ class Detector:
     """Rise of those thresholds for each tower hit beyond 200."""
     met_scale: float = 1.17
     """Calibration of the sum without HF."""
-    met_scale_hf: float = 1.22
+    met_scale_hf: float = 1.19
     """Calibration of the sum with HF, whose towers are cut hardest and lose most."""
 
     # -- muons ---------------------------------------------------------------------------------------------------

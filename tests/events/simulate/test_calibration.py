@@ -19,7 +19,7 @@ from l1ad.events.simulate.calibration import (
 )
 from l1ad.events.simulate.detector import ABS_IETA, Detector
 
-FULL = replace(Detector(), jet_factor_max=10.0, jet_ramp=0.0)
+FULL = replace(Detector(), jet_factor_soft=10.0, jet_factor_hard=10.0, jet_ramp=0.0)
 
 
 def test_interpolates_by_region() -> None:
@@ -31,9 +31,9 @@ def test_interpolates_by_region() -> None:
 
 def test_cap_and_ramp() -> None:
     table = JetCalibration(((10.0,),) * 7, ((1.6,),) * 7)
-    knobs = replace(Detector(), jet_factor_max=1.4, jet_ramp=10.0)
-    got = table(np.array([0.0, 5.0, 10.0, 50.0]), np.full(4, 40), knobs)
-    np.testing.assert_allclose(got, [0.0, 5.0 * 1.2, 14.0, 70.0])
+    knobs = replace(Detector(), jet_factor_soft=1.4, jet_factor_hard=1.2, jet_ramp=10.0)
+    got = table(np.array([0.0, 5.0, 10.0, 23.0, 50.0]), np.full(5, 40), knobs)
+    np.testing.assert_allclose(got, [0.0, 5.0 * 1.2, 14.0, 23.0 * 1.3, 60.0])
 
 
 def test_fit_inverts_a_known_response() -> None:

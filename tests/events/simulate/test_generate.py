@@ -35,8 +35,8 @@ def test_soft_to_events(tmp_path: Path) -> None:
 
 
 def test_blocks_make_workers_irrelevant(same: Callable[..., None]) -> None:
-    process = replace(BACKGROUND["qcd_50"], block=20)
-    same(generate(process, 50, seed=3), generate(process, 50, seed=3, workers=2))
+    process = replace(BACKGROUND["qcd_50"], block=10)
+    same(generate(process, 25, seed=3), generate(process, 25, seed=3, workers=2))
 
 
 def test_hard_slice_has_jets_where_it_should() -> None:

@@ -53,7 +53,9 @@ def convert(
 ) -> level1.L1Objects:
     monkeypatch.setattr(level1, "reconstruct", lambda *_: objects)
     rng = np.random.default_rng(1)
-    detector = replace(CALM, eg_scale=1.0, met_scale=1.0, met_scale_hf=1.0, jet_factor_max=1.0, **knobs)
+    detector = replace(
+        CALM, eg_scale=1.0, met_scale=1.0, met_scale_hf=1.0, jet_factor_soft=1.0, jet_factor_hard=1.0, **knobs
+    )
     return level1.emulate(pool, draw(pool, 1, detector, rng, mu=0.0), detector, rng, IDENTITY)
 
 

@@ -39,7 +39,7 @@ def test_cross_section_is_the_mean_over_what_was_tried(toy_libraries: list[Libra
 
 
 def test_refused_files(tmp_path: Path, toy_libraries: list[Library]) -> None:
-    with pytest.raises(InputError, match="missing.h5"):
+    with pytest.raises(InputError, match=r"missing\.h5"):
         read_library(tmp_path / "missing.h5")
     (tmp_path / "text.h5").write_text("no library")
     with pytest.raises(InputError, match=r"text.h5.*expected a generator library"):

@@ -26,10 +26,9 @@ def run(folder: Path, process: str = "zero_bias", n: int = 250, **options: objec
     return simulate(process, n, **arguments)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("stratified", [False, True])
-def test_workers_do_not_matter(toy_folder: Path, stratified: bool) -> None:
-    one = run(toy_folder, stratified=stratified)
-    two = run(toy_folder, stratified=stratified, workers=2)
+def test_workers_do_not_matter(toy_folder: Path) -> None:
+    one = run(toy_folder, stratified=True)
+    two = run(toy_folder, stratified=True, workers=2)
     np.testing.assert_array_equal(one.hw, two.hw)
     assert set(one.columns) == set(two.columns)
     for name in one.columns:
@@ -56,7 +55,7 @@ def test_file_round_trip(toy_folder: Path, tmp_path: Path) -> None:
 
 def test_signal_sits_on_pile_up(toy_folder: Path) -> None:
     signal, background = run(toy_folder, "haa4b_ma15", mu=2.0), run(toy_folder, mu=2.0)
-    assert signal.columns["ht"].mean() > background.columns["ht"].mean()
+    assert signal.objects("jet")[:, :, 0].sum() > 1.5 * background.objects("jet")[:, :, 0].sum()
     assert "weight" not in signal.columns
 
 
