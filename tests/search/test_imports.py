@@ -1,0 +1,18 @@
+"""What a search costs before it starts: heavy packages come when they are used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_importing_the_searches_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, pkgutil, importlib, l1ad.search as s\n"
+        "for m in pkgutil.walk_packages(s.__path__, 'l1ad.search.'): importlib.import_module(m.name)\n"
+        "heavy = {'tensorflow', 'tf_keras', 'sklearn', 'scipy', 'pyarrow', 'h5py', 'matplotlib', 'iminuit', 'fastjet',"
+        " 'awkward', 'pyhf'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
