@@ -7,7 +7,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import h5py
 
@@ -170,14 +170,15 @@ def root_errors(path: str, field: str) -> Iterator[None]:
     from isal import isal_zlib
 
     # The stubs of isal do not say that its error is an exception.
-    unpacking: tuple[type[Exception], ...] = (zlib.error, cast(type[Exception], isal_zlib.error))
+    unpacking: Any = (zlib.error, isal_zlib.error)
     # A damaged file can fail at any depth of uproot and numpy: a wrong length, a missing member, an absurd size.
     contents = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, struct.error)
     states = (AssertionError, RuntimeError, MemoryError)
+    known: Any = (OSError, EOFError, *unpacking, *contents, *states)
     try:
         yield
     except InputError:
         raise
-    except (OSError, EOFError, *unpacking, *contents, *states) as error:
+    except known as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(path, field, f"damaged data ({reason[:80]})", "a complete ROOT file") from error
