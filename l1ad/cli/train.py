@@ -90,12 +90,26 @@ def train(
 
 def freeze(
     run_dir: Annotated[Path, typer.Argument(help="Folder of a finished `l1ad train`.")],
+    lint: Annotated[bool, typer.Option("--lint", help="Only list what is wrong with the model.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Rewrite what has one meaning only, then freeze.")] = False,
 ) -> None:
+    if lint:
+        from l1ad.errors import CheckFailed
+        from l1ad.model import load_encoder
+        from l1ad.model.lint import lint as find
+
+        findings = find(load_encoder(run_dir))
+        for finding in findings:
+            typer.echo(str(finding))
+        if findings:
+            raise CheckFailed(f"{run_dir}: {len(findings)} findings")
+        typer.echo(f"{run_dir}: nothing to mend")
+        return
     from l1ad.trigger.freeze import freeze as run
     from l1ad.trigger.nodes import Dense
     from l1ad.trigger.widths import prove
 
-    trigger = run(run_dir)
+    trigger = run(run_dir, fix=fix)
     layers = [node for node in trigger.program.nodes if isinstance(node, Dense)]
     weights, used = sum(node.weights.size for node in layers), sum(node.n_nonzero for node in layers)
     typer.echo(f"{run_dir / 'trigger.json'}: {trigger.kind} on {trigger.layout.name}, hash {trigger.hash[:12]}")

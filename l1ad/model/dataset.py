@@ -16,6 +16,7 @@ import numpy.typing as npt
 from l1ad.config import DataConfig, SplitConfig
 from l1ad.errors import InputError
 from l1ad.events import Events, get_layout, open_events
+from l1ad.events.bundled import bundled
 from l1ad.events.layout import ObjectLayout
 from l1ad.io import sha256_file
 from l1ad.trigger.scaling import CodeCounts
@@ -167,11 +168,7 @@ def data_files(config: DataConfig) -> list[Path]:
     """
     if config.sample is None:
         return [Path(path) for path in config.paths]
-    folder = Path(__file__).resolve().parent.parent / "data"
-    found = sorted(folder.glob("zero_bias*.h5"))
-    if not found:
-        raise InputError(str(folder), "bundled sample", "nothing", "zero_bias*.h5, which comes with the package")
-    return found
+    return [bundled("zero_bias")]
 
 
 def iterate_events(config: DataConfig) -> Iterator[tuple[Path, tuple[str, ...], Events]]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from l1ad.model.keras import KerasLayer, KerasModel, Tensor, import_tf
-from l1ad.model.network import as_list
+from l1ad.model.network import as_list, has_activation
 from l1ad.model.quantizers import from_qkeras
 from l1ad.trigger.quantizer import Quantizer
 
@@ -78,7 +78,7 @@ def _call(layer: KerasLayer, x: Tensor, training: bool) -> Tensor:
     kind = type(layer).__name__
     if kind == "QActivation":
         return quantize(from_qkeras(layer.quantizer, where=layer.name), x)
-    if kind == "QDense" and layer.activation is None:
+    if kind == "QDense" and layer.use_bias and not has_activation(layer):
         kernel = quantize(from_qkeras(layer.kernel_quantizer_internal, where=layer.name), layer.kernel)
         bias = quantize(from_qkeras(layer.bias_quantizer_internal, where=layer.name), layer.bias)
         return tf.nn.bias_add(tf.matmul(x, kernel), bias)

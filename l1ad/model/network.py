@@ -13,7 +13,7 @@ import numpy as np
 
 from l1ad.config import DecoderConfig, PerLayer, Quantised
 from l1ad.errors import ConfigError
-from l1ad.model.keras import KerasModel, Tensor, import_tf
+from l1ad.model.keras import KerasLayer, KerasModel, Tensor, import_tf
 from l1ad.model.quantizers import activation_layer, to_qkeras
 from l1ad.trigger.quantizer import Quantizer
 
@@ -140,6 +140,12 @@ def _activation(kind: str, name: str) -> Tensor:
 def encoder_model(inputs: Tensor, outputs: Mapping[str, Tensor]) -> KerasModel:
     """The encoder of its outputs by name."""
     return import_tf().keras.Model(inputs, list(outputs.values()), name="encoder")
+
+
+def has_activation(layer: KerasLayer) -> bool:
+    """Whether a layer applies an activation of its own (Keras writes none as a function called linear)."""
+    activation = getattr(layer, "activation", None)
+    return activation is not None and getattr(activation, "__name__", "") != "linear"
 
 
 def as_list(outputs: Tensor) -> list[Tensor]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from l1ad.errors import InputError
 from l1ad.model.keras import KerasLayer, KerasModel
+from l1ad.model.network import has_activation
 from l1ad.model.quantizers import from_qkeras
 
 FloatArray = npt.NDArray[np.float64]
@@ -52,10 +53,7 @@ def _bias(layer: KerasLayer) -> FloatArray | float:
 
 
 def _activated(layer: KerasLayer, x: FloatArray) -> FloatArray:
-    activation = getattr(layer, "activation", None)
-    if activation is None or getattr(activation, "__name__", "") == "linear":
-        return x
-    return from_qkeras(activation, where=layer.name)(x)
+    return from_qkeras(layer.activation, where=layer.name)(x) if has_activation(layer) else x
 
 
 def _activation(layer: KerasLayer, x: FloatArray) -> FloatArray:

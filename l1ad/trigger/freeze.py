@@ -39,8 +39,10 @@ class _Value:
     shape: Shape
 
 
-def freeze(run_dir: str | os.PathLike[str], *, write: bool = True) -> Trigger:
+def freeze(run_dir: str | os.PathLike[str], *, write: bool = True, fix: bool = False) -> Trigger:
     """Freeze the trained encoder of a run folder and write its ``trigger.json``.
+
+    With `fix` the encoder is first rewritten where that has one meaning only (`l1ad.model.lint.fix`), and written back.
 
     Raises
     ------
@@ -50,10 +52,15 @@ def freeze(run_dir: str | os.PathLike[str], *, write: bool = True) -> Trigger:
         If a layer has no integer counterpart; the message names it and what to do.
     """
     from l1ad.model import load_encoder
-    from l1ad.model.keras import load_model
+    from l1ad.model.keras import load_model, save_model
+    from l1ad.model.lint import fix as apply_fix
 
     folder = Path(run_dir)
     load_encoder(folder)
+    if fix:
+        encoder, rewritten = apply_fix(load_model(folder / "model.h5"))
+        if rewritten:
+            save_model(encoder, folder / "model.h5")
     config = RunConfig.read(folder / "config.yaml")
     scaling, layout = read_scaling(folder / "scaling.json")
     provenance = {
@@ -108,6 +115,7 @@ def freeze_model(
         If a layer has no integer counterpart or an output that the score needs does not exist.
     """
     from l1ad.model import select_outputs
+    from l1ad.model.lint import require_clean
 
     options = options or FreezeConfig()
     if score not in SCORES:
@@ -118,6 +126,7 @@ def freeze_model(
     if missing:
         raise TriggerError(name, f"layer {missing[0]}", "no such layer", f"the outputs {', '.join(needs)} of {score}")
     part = select_outputs(encoder, tuple(need for need in needs if need != "target"))
+    require_clean(part)
     builder = ProgramBuilder(get_layout(layout))
     lowering = _Lowering(builder, Scaling.of(scaling), options)
     values = lowering.model(part)
@@ -220,6 +229,8 @@ class _Lowering:
         bias_type: FixedType | None = None,
     ) -> _Value:
         """A linear layer from its real matrix (inputs, outputs) and bias, whose entries are values of their types."""
+        from l1ad.model.network import has_activation
+
         self.arithmetic += 1
         codes = _exact_codes(matrix, weight_type, layer.name, "weights")
         bias_codes = None if bias is None else _exact_codes(bias, bias_type or weight_type, layer.name, "bias")
@@ -227,9 +238,8 @@ class _Lowering:
             value.ref, codes, bias_codes, weight_type=weight_type, bias_type=bias_type, name=layer.name
         )
         result = _Value(ref, shape)
-        activation = getattr(layer, "activation", None)
-        if activation is not None and getattr(activation, "__name__", "") != "linear":
-            result = self._quantizer(activation, f"{layer.name}_activation", result)
+        if has_activation(layer):
+            result = self._quantizer(layer.activation, f"{layer.name}_activation", result)
         return result
 
     def dense(self, layer: Any, value: _Value) -> _Value:

@@ -251,12 +251,12 @@ def test_what_cannot_be_frozen_says_why(stack):
         return q.QActivation(q.quantized_bits(8, 5, alpha=1), name=name)
 
     cases = [
-        (model(dense(), head()), "first layer"),
+        (model(dense(), head()), "unquantised"),
         (model(see(), keras.layers.Dense(3, name="float_dense"), head()), "float_dense"),
-        (model(see(), dense(None), head()), "d kernel"),
+        (model(see(), dense(None), head()), "auto_po2"),
         (model(see(), keras.layers.BatchNormalization(name="norm"), dense(), head()), "norm"),
         (model(see(), dense(), head("latent")), "layer mu"),
-        (model(see(), head()), "no arithmetic layer"),
+        (model(see(), head()), "nothing to freeze"),
         (model(see(), dense(), q.QActivation("quantized_relu(8,5,use_sigmoid=1)", name="mu")), "use_sigmoid"),
     ]
     for network, word in cases:
