@@ -35,6 +35,9 @@ from l1ad.trigger.program import Program
 #: Compilers that are looked for, in this order; ``$CC`` goes before them.
 COMPILERS = ("cc", "gcc", "clang")
 
+#: Events on which a new kernel is compared with the golden program.
+VERIFY_EVENTS = 1000
+
 BASE_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared")
 _LEVEL_FLAGS: dict[Level, tuple[str, ...]] = {
     "portable": (),
@@ -277,7 +280,38 @@ def build(recipe: Recipe, *, compiler: str | None = None, folder: Path | None = 
         with atomic_path(target) as temporary:
             compile_source(source, temporary, compiler=path, flags=flags)
             _seal(temporary)
+            verify(temporary, recipe)
     return target
+
+
+def verify(path: Path, recipe: Recipe) -> None:
+    """Compare a library with the golden program before anyone uses it: compilers have defects too.
+
+    Raises
+    ------
+    MissingToolError
+        If a score differs.
+    """
+    program = recipe.program
+    node = program.intervals[program.nodes[0].name]
+    rng = np.random.default_rng(int(program.hash[:8], 16))
+    words = rng.integers(node.low, node.high + 1, (VERIFY_EVENTS, len(node)))
+    ends = rng.random(words.shape)
+    words = np.where(ends < 0.02, node.low, np.where(ends > 0.98, node.high, words))
+    # Most real words are small or zero: half of the events have many of them.
+    quiet = rng.random(words.shape) < 0.7
+    words[::2] = np.where(quiet, np.clip(0, node.low, node.high), words)[::2]
+    words[0], words[1] = node.low, node.high
+    rows = np.zeros((VERIFY_EVENTS, recipe.row_words), dtype=np.int16)
+    rows[:, list(recipe.columns)] = words
+    scores = np.empty(VERIFY_EVENTS, dtype=np.int64)
+    Kernel(path, recipe).score(rows, scores)
+    wrong = np.flatnonzero(scores != program.evaluate(words)[program.score][:, 0])
+    if len(wrong):
+        raise MissingToolError(
+            f"the compiled kernel ({recipe.level}) differs from the golden program on {len(wrong)} of "
+            f"{VERIFY_EVENTS} events: a defect of the compiler or of the generator"
+        )
 
 
 def _seal(path: Path) -> None:

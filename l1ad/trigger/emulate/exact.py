@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from l1ad.trigger.emulate.codegen import live_elements
 from l1ad.trigger.fixed import FixedType
 from l1ad.trigger.nodes import Dense, Input, Node, Quantize, Relu, Scale
 from l1ad.trigger.program import Program
@@ -25,8 +24,10 @@ class ExactProgram:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        live = live_elements(program)
-        self._nodes = [n for n in program.nodes if live[n.name].any() and not isinstance(n, Input)]
+        wanted = {program.score}
+        for node in reversed(program.nodes):
+            wanted.update(node.inputs if node.name in wanted else ())
+        self._nodes = [n for n in program.nodes if n.name in wanted and not isinstance(n, Input)]
         inputs = program.intervals[program.nodes[0].name]
         self._low, self._high = inputs.low, inputs.high
         self._tables = {n.name: _word_table(n, program) for n in self._nodes if isinstance(n, Scale)}
