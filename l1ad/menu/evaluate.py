@@ -207,8 +207,6 @@ def _ignored(seeds: list[Seed]) -> list[str]:
     ):
         if names:
             notes.append(f"{what} is not in the data and was not asked for: {', '.join(names)}")
-    if with_leg(lambda leg: leg.object == "etmhf"):
-        notes.append("etmhf is evaluated on the met slot of the layout, whatever detectors that sums")
     return notes
 
 
@@ -230,10 +228,19 @@ class _EventView:
 
     def passes(self, leg: Leg, *, where: str) -> BoolArray:
         """Slots that pass the cuts of a leg, (N, slots of the object); one slot for ``ht``."""
-        key = (leg.slot_object, leg.pt, leg.eta_min, leg.eta_max)
+        key = (leg.object, leg.pt, leg.eta_min, leg.eta_max)
         if key not in self._passes:
             self._passes[key] = self._compute(leg, where)
         return self._passes[key]
+
+    def _say_met(self, with_hf: bool) -> None:
+        text = (
+            "etmhf is the column met_hf of the data"
+            if with_hf
+            else "etmhf is evaluated on the met slot of the layout, whatever detectors that sums"
+        )
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _compute(self, leg: Leg, where: str) -> BoolArray:
         layout = self.events.layout
@@ -244,6 +251,11 @@ class _EventView:
             known = ", ".join(layout.slices)
             raise ConfigError(where, "object", leg.object, f"one of {known} (layout {layout.name})")
         words = layout.group(leg.slot_object).words
+        if leg.object == "etmhf":
+            self._say_met("met_hf" in self.events.columns)
+        if leg.object == "etmhf" and "met_hf" in self.events.columns:
+            sums = np.asarray(self.events.columns["met_hf"], dtype=np.int64)
+            return np.asarray(sums[:, None] >= max(1, code_at_least(leg.pt, words[0].lsb)))
         codes = self.events.objects(leg.slot_object)
         passed = codes[:, :, 0] >= max(1, code_at_least(leg.pt, words[0].lsb))
         if leg.eta_min is not None or leg.eta_max is not None:

@@ -367,3 +367,15 @@ def test_expected_weights_agree_with_adding_up_every_outcome(prescales: list[int
     assert decision.chance_none()[0] == pytest.approx(none, abs=1e-12)
     assert decision.mean_share()[0] == pytest.approx(share, abs=1e-12)
     assert decision.chance_none()[0] <= decision.mean_share()[0] + 1e-12 <= 1 + 2e-12
+
+
+def test_etmhf_is_the_sum_with_the_forward_calorimeter_where_the_data_has_it() -> None:
+    hw = np.zeros((3, 19, 3), int)
+    hw[:, 0, 0] = [100, 250, 250]
+    menu = load_menu("run3_lite")
+    slot = menu.evaluate(Events.from_arrays(hw))
+    column = menu.evaluate(Events.from_arrays(hw, columns={"met_hf": np.array([250, 100, 250])}))
+    assert slot.before["L1_ETMHF100"].tolist() == [False, True, True]
+    assert column.before["L1_ETMHF100"].tolist() == [True, False, True]
+    assert any("met_hf" in note for note in column.notes)
+    assert any("met slot" in note for note in slot.notes)
