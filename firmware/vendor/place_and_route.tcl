@@ -30,8 +30,8 @@ set clock_port [get_ports -quiet {ap_clk clk}]
 if {[llength $clock_port]} {
     create_clock -name clock -period $clock_ns [lindex $clock_port 0]
 } else {
-    # Combinational: the whole path must fit in the latency.
-    create_clock -name clock -period [expr {$clock_ns * $latency_clocks}]
+    # Combinational: the whole path must fit in the latency, or in one period if that is 0.
+    create_clock -name clock -period [expr {$clock_ns * max($latency_clocks, 1)}]
     set_input_delay 0 -clock clock [all_inputs]
     set_output_delay 0 -clock clock [all_outputs]
 }

@@ -15,7 +15,8 @@ import numpy as np
 from l1ad.errors import InputError
 from l1ad.trigger.quantizer import Quantizer
 
-_ARITHMETIC = frozenset({"QDense", "QConv1D", "QConv2D", "QAveragePooling2D", "QGlobalAveragePooling2D"})
+#: QAveragePooling2D freezes, but hls4ml has no handler for it.
+_ARITHMETIC = frozenset({"QDense", "QConv1D", "QConv2D"})
 _MOVING = frozenset({"Flatten", "Reshape", "Dropout", "MaxPooling2D", "ZeroPadding2D", "UpSampling2D", "InputLayer"})
 
 
@@ -69,8 +70,7 @@ def _findings(encoder: Any) -> Iterator[Finding]:
             for what in ("kernel", "bias"):
                 if what == "kernel" or getattr(layer, "use_bias", False):
                     given = getattr(layer, f"{what}_quantizer_internal", None)
-                    if kind.startswith(("QDense", "QConv")):
-                        yield from _quantizer(given, f"{layer.name} {what}", activation=False)
+                    yield from _quantizer(given, f"{layer.name} {what}", activation=False)
             inner = getattr(layer, "activation", None)
             done = inner is not None and getattr(inner, "__name__", "") != "linear"
             if done:

@@ -165,7 +165,10 @@ def _run_hls4ml(model: Any, folder: Path, options: HlsOptions, namespace: str) -
                 write_weights_txt=False,
             )
             graph.write()
-        except _HLS4ML_ERRORS as error:
+        except Exception as error:
+            # It also raises Exception itself, for which there is no narrower name.
+            if type(error) is not Exception and not isinstance(error, _HLS4ML_ERRORS):
+                raise
             last = [line for line in said.getvalue().splitlines() if line.strip()][-1:]
             reason = f"{type(error).__name__} {error}".strip()
             raise TriggerError("encoder", "hls4ml", " ".join([reason, *last]), "a model it converts") from error

@@ -28,7 +28,7 @@ class HlsOptions:
     part : FPGA.
     clock_ns : clock period.
     clock_uncertainty : as the tools take it, such as ``12.5%`` or ``2``; empty for the tool's own.
-    latency_clocks : clocks from the inputs to the score.
+    latency_clocks : clocks from the inputs to the score; 0 for logic without registers.
     reuse_factor : multiplications on one multiplier, 1 for none shared.
     strategy : of hls4ml.
     threshold_bits : a further port with one bit a threshold; None: yes, except on the uGT board, whose ports are fixed.

@@ -88,6 +88,8 @@ def part_family(part: str) -> tuple[str, float, float]:
 def estimate(program: Program, part: str, *, clock_ns: float, clocks: int) -> LatencyEstimate:
     """The longest path of a program on a part, against ``clocks`` periods of ``clock_ns``.
 
+    No clock at all means logic without registers, which has the period in which it is used.
+
     Raises
     ------
     InputError
@@ -95,8 +97,8 @@ def estimate(program: Program, part: str, *, clock_ns: float, clocks: int) -> La
     """
     if not clock_ns > 0:
         raise InputError("clock", "period", f"{clock_ns:g} ns", "more than 0")
-    if clocks < 1:
-        raise InputError("latency", "clocks", clocks, "1 or more")
+    if clocks < 0:
+        raise InputError("latency", "clocks", clocks, "0 or more")
     family, lut_ns, carry_ns = part_family(part)
     arrival: dict[str, tuple[float, int]] = {}
     for node in program.nodes:
@@ -104,7 +106,7 @@ def estimate(program: Program, part: str, *, clock_ns: float, clocks: int) -> La
         levels, bits = _levels(node, program)
         arrival[node.name] = (start + levels * lut_ns + bits * carry_ns, before + levels)
     logic, levels = arrival[program.score]
-    return LatencyEstimate(logic, levels, clocks * clock_ns, part, family)
+    return LatencyEstimate(logic, levels, max(clocks, 1) * clock_ns, part, family)
 
 
 def _levels(node: Node, program: Program) -> tuple[int, int]:

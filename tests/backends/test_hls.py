@@ -67,7 +67,8 @@ def test_signed_score_with_fewer_bits_and_another_layout(tmp_path) -> None:
     dense = builder.dense(few, [[1], [-2], [1], [-1], [1], [2]], weight_type=FixedType(6, 2))
     score = builder.quantize(dense, FixedType(14, 10, True, "RND", "SAT"), name="score")
     trigger = Trigger(builder.program(score=score), "atlas", "student")
-    made = hls.convert(trigger, None, tmp_path / "p", wrapper="ap_none", latency_clocks=1, part="xcvu9p-flga2104-2L-e")
+    made = hls.convert(trigger, None, tmp_path / "p", wrapper="ap_none", latency_clocks=0, part="xcvu9p-flga2104-2L-e")
+    assert made.estimate.budget_ns == 25
     check(made)
     events = project.golden_vectors(trigger.program, 500)
     assert made.score(events).min() < 0
@@ -171,7 +172,7 @@ def test_a_failed_compile_and_a_missing_compiler(small, tmp_path, monkeypatch) -
         ({"threshold_bits": True}, "threshold_bits: found wrapper ugt"),
         ({"clock": 25}, "options: found clock, expected backend, clock_ns"),
         ({"clock_ns": 0}, "period: found 0 ns"),
-        ({"latency_clocks": 0}, "clocks: found 0"),
+        ({"latency_clocks": -1}, "clocks: found -1"),
         ({"part": "ep4ce6"}, "part: ep4ce6"),
         ({"clock_ns": 2.0}, r"latency: found about \d+ ns of logic in \d+ levels \(estimate\), expected at most 4 ns"),
     ],
