@@ -13,10 +13,17 @@ import numpy.typing as npt
 
 
 class Realisation(Protocol):
-    """Something that scores crossings: ``name`` for tables, ``trigger_hash`` of the program it was made from."""
+    """Something that scores crossings."""
 
-    name: str
-    trigger_hash: str
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        ...
+
+    @property
+    def trigger_hash(self) -> str:
+        """Hash of the program it was made from."""
+        ...
 
     def score(self, inputs: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """Integer scores (N,), LSB 1/16, of the network inputs in hardware codes (N, inputs)."""
