@@ -236,6 +236,42 @@ class EmbeddingConfig(Quantised):
     autoencoder_epochs: Annotated[int, Field(ge=1)] | None = None
 
 
+class StrewConfig(Section):
+    """Objects that are strewn into a crossing (see `l1ad.model.contrast.strew`).
+
+    Attributes
+    ----------
+    pt_gev : ends of their log-uniform pt.
+    eta_share : part of the word of eta that they fill.
+    sparse : the power of a uniform number that is their probability: larger for fewer.
+    """
+
+    pt_gev: tuple[float, float] = (4.0, 250.0)
+    eta_share: Fraction = 0.5
+    sparse: Annotated[float, Field(gt=0)] = 3.0
+
+    @model_validator(mode="after")
+    def _rising(self) -> StrewConfig:
+        if not 0 < self.pt_gev[0] < self.pt_gev[1]:
+            raise ValueError("two rising pt above 0 in pt_gev")
+        return self
+
+
+class ContrastConfig(Quantised):
+    """Encoder trained as an energy against zero bias with objects strewn in (see `l1ad.model.contrast`).
+
+    Attributes
+    ----------
+    natural_factor : weight of zero bias in the loss; 1 for equal parts.
+    """
+
+    family: Literal["contrast"]
+    hidden: list[Size] = [28, 15]
+    latent: Size = 8
+    strew: StrewConfig = StrewConfig()
+    natural_factor: Annotated[float, Field(gt=0)] = 1.0
+
+
 class TeacherConfig(Section):
     """The float convolutional autoencoder whose error the student learns (CICADA)."""
 
@@ -267,7 +303,13 @@ class CicadaConfig(Quantised):
 
 
 ModelConfig = Annotated[
-    VaeConfig | AutoencoderConfig | CnnVaeConfig | CnnAutoencoderConfig | EmbeddingConfig | CicadaConfig,
+    VaeConfig
+    | AutoencoderConfig
+    | CnnVaeConfig
+    | CnnAutoencoderConfig
+    | EmbeddingConfig
+    | CicadaConfig
+    | ContrastConfig,
     Field(discriminator="family"),
 ]
 
@@ -488,6 +530,7 @@ SCORES_OF_FAMILY: dict[str, tuple[str, ...]] = {
     "cnn_autoencoder": ("mse",),
     "embedding": ("embedding_mse",),
     "cicada": ("student",),
+    "contrast": ("mu2",),
 }
 
 

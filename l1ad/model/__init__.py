@@ -55,6 +55,7 @@ _MODULES = {
     "cnn_autoencoder": "cnn",
     "embedding": "embedding",
     "cicada": "cicada",
+    "contrast": "contrast",
 }
 
 

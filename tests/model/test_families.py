@@ -21,6 +21,7 @@ CONV = [
 ]
 FAMILIES = {
     "vae": ({"family": "vae", "hidden": [9, 6], "latent": 4}, "rz"),
+    "contrast": ({"family": "contrast", "hidden": [7], "latent": 3}, "mu2"),
     "autoencoder": ({"family": "autoencoder", "hidden": [8, 5], "latent": 3}, "mse"),
     "cnn_vae": ({"family": "cnn_vae", "conv": CONV, "latent": 3}, "kl"),
     "cnn_autoencoder": ({"family": "cnn_autoencoder", "conv": CONV[:1], "hidden": [6], "latent": 3}, "mse"),
@@ -146,3 +147,35 @@ def test_sizes_that_do_not_fit_say_so(stack):
         config = configuration(name, model=model)
         with pytest.raises(ConfigError, match=words):
             build_network(config, get_layout(config.data.layout))
+
+
+def test_strewing_adds_legal_sorted_objects(stack, geometry, sample):
+    """Words stay legal, objects sorted, what was there stays unless it is pushed out, and something is added."""
+    from l1ad import Events
+    from l1ad.config import StrewConfig
+    from l1ad.model import contrast
+
+    original = sample.hw.copy()
+    original[:, 5:9] = 0  # no muons: every muon that there is afterwards was strewn in
+    codes = stack.tf.constant(original.reshape(len(original), -1))
+    strewn = np.asarray(contrast.strew(codes, geometry, StrewConfig(), stack.tf.constant([3, 4])))
+    hw = strewn.reshape(-1, 19, 3).astype(np.int64)
+    events = Events.from_arrays(hw)
+    assert np.array_equal(events.hw, hw)  # nothing had to be sorted or was refused
+    before = original[:, :, 0].astype(int)
+    jets = slice(9, 19)
+    assert (hw[:, jets, 0].sum(axis=1) >= before[:, jets].sum(axis=1)).all()
+    assert (hw[:, 1:, 0] >= before[:, 1:]).all()
+    changed = (hw[:, :, 0] != before).any(axis=1).mean()
+    assert 0.5 < changed < 1.0
+    new = hw[:, 5:9, 0][hw[:, 5:9, 0] > 0] / 2.0
+    assert new.min() >= 3.5
+    assert new.max() > 100.0
+    # log-uniform: as many between 8 and 16 GeV as between 32 and 64.
+    low, high = ((new >= 8) & (new < 16)).sum(), ((new >= 32) & (new < 64)).sum()
+    assert 0.7 < low / high < 1.4
+    again = np.asarray(contrast.strew(codes, geometry, StrewConfig(), stack.tf.constant([3, 4])))
+    assert np.array_equal(strewn, again)
+    nothing = StrewConfig(sparse=1e9)
+    same = np.asarray(contrast.strew(codes, geometry, nothing, stack.tf.constant([3, 4])))
+    assert np.array_equal(same, original.reshape(len(original), -1))
