@@ -32,9 +32,11 @@ app.add_typer(search_app, name="search")
 _VERBS = (
     ("data", data_app),
     ("simulate", data_app),
+    ("score", app),
     ("calibrate", app),
     ("train", app),
     ("display", app),
+    ("run", app),
     ("search", search_app),
 )
 

@@ -38,6 +38,7 @@ def score(
     threads: int = 1,
     isa: str | None = None,
     out: npt.NDArray[Any] | None = None,
+    strict_in: str | None = None,
 ) -> npt.NDArray[Any]:
     """Integer scores (N,), LSB 1/16, equal to the golden program's for every input.
 
@@ -50,11 +51,13 @@ def score(
     isa : ``portable``, ``avx2``, ``avx512`` or ``avx512vnni``; by default the best of this machine. Naming one
         compiles a kernel however few the events are.
     out : where the scores go, (N,) int32 or int64; a new int64 array by default.
+    strict_in : a name for the rows: a word that its bits cannot hold is then an error that names them. Without it the
+        golden program scores such rows, whatever they mean.
 
     Raises
     ------
     TriggerError
-        If `isa` is unknown or this machine does not run it, or `threads` is not positive.
+        If `isa` is unknown or this machine does not run it, `threads` is not positive, or a word cannot be.
     """
     if threads < 1:
         raise TriggerError("option", "threads", threads, "1 or more")
@@ -63,14 +66,14 @@ def score(
     recipe = Recipe(program, tuple(chosen.tolist()), rows.shape[1], choose_level(isa))
     work: _NumpyWork | _KernelWork
     if isa is None and len(rows) < COMPILE_EVENTS and not is_built(recipe):
-        work = _NumpyWork(program, chosen)
+        work = _NumpyWork(program, chosen, strict_in)
     else:
         found = _kernel(recipe)
         if isinstance(found, Kernel):
-            work = _KernelWork(program, chosen, found)
+            work = _KernelWork(program, chosen, strict_in, found)
         else:
             _say(found)
-            work = _NumpyWork(program, chosen)
+            work = _NumpyWork(program, chosen, strict_in)
     n_pieces = min(threads * 4, -(-len(rows) // THREAD_EVENTS)) if threads > 1 else 1
     if n_pieces <= 1:
         work(rows, scores)
@@ -89,12 +92,16 @@ class _NumpyWork:
 
     program: Program
     columns: npt.NDArray[np.int64]
+    strict_in: str | None
 
     def __call__(self, rows: npt.NDArray[Any], scores: npt.NDArray[Any]) -> None:
         exact = ExactProgram(self.program)
         for start in range(0, len(rows), CHUNK_EVENTS):
             piece = slice(start, start + CHUNK_EVENTS)
-            scores[piece] = exact.score(rows[piece][:, self.columns])
+            inputs = rows[piece][:, self.columns]
+            if self.strict_in is not None:
+                check_words(self.program, inputs, self.strict_in)
+            scores[piece] = exact.score(inputs)
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,7 @@ class _KernelWork:
 
     program: Program
     columns: npt.NDArray[np.int64]
+    strict_in: str | None
     kernel: Kernel
 
     def __call__(self, rows: npt.NDArray[Any], scores: npt.NDArray[Any]) -> None:
@@ -122,12 +130,48 @@ class _KernelWork:
 
     def golden(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """What the kernel leaves: rows with words that their bits cannot hold."""
-        return self.program.evaluate(rows[:, self.columns])[self.program.score][:, 0]
+        inputs = rows[:, self.columns]
+        if self.strict_in is not None:
+            check_words(self.program, inputs, self.strict_in)
+        return self.program.evaluate(inputs)[self.program.score][:, 0]
 
     def _score(self, words: npt.NDArray[np.int16], original: npt.NDArray[Any], scores: npt.NDArray[Any]) -> None:
         if self.kernel.score(words, scores):
             left = np.flatnonzero(scores == NO_SCORE)
             scores[left] = self.golden(original[left])
+
+
+def prepare(
+    program: Program,
+    *,
+    columns: npt.NDArray[np.int64] | None = None,
+    row_words: int | None = None,
+    isa: str | None = None,
+) -> str:
+    """Compile the kernel that `score` will use, or find it in the cache; says which level it has, or ``numpy``."""
+    n_words = program.nodes[0].size if row_words is None else row_words
+    chosen = tuple(range(n_words)) if columns is None else tuple(columns.tolist())
+    found = _kernel(Recipe(program, chosen, n_words, choose_level(isa)))
+    if isinstance(found, Kernel):
+        return found.level
+    _say(found)
+    return "numpy"
+
+
+def check_words(program: Program, inputs: npt.NDArray[np.integer[Any]], where: str) -> None:
+    """Check that every word of inputs (N, inputs) is one that its bits can hold.
+
+    Raises
+    ------
+    TriggerError
+        Naming `where`, the input, the code found and the range expected.
+    """
+    words = program.intervals[program.nodes[0].name]
+    bad = np.argwhere((inputs < words.low) | (inputs > words.high))
+    if len(bad):
+        event, position = bad[0]
+        expected = f"{words.low[position]} to {words.high[position]}"
+        raise TriggerError(where, program.layout.input_names[position], int(inputs[event, position]), expected)
 
 
 @functools.lru_cache(maxsize=64)
