@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to `app`."""
     app.command("train", help=_TRAIN_HELP)(train)
     app.command("freeze", help=_FREEZE_HELP)(freeze)
+    app.command("tune", help=_TUNE_HELP)(tune)
 
 
 _TRAIN_HELP = """Train what a configuration describes, or go on with a run that was killed.
@@ -24,6 +25,13 @@ Example: l1ad train configs/quickstart.yaml"""
 _FREEZE_HELP = """Freeze the trained encoder of a run folder into integers: trigger.json.
 
 Example: l1ad freeze runs/quickstart"""
+
+_TUNE_HELP = """Search a configuration for efficiency at a fixed rate against LUTs, or scan its bit widths.
+
+Without --scan-bits Optuna tries sizes, words, sparsity and training; the run folder gets trials.json and pareto.png.
+With it every width is trained (QAT) and quantised after a float training (PTQ), and compared in one plot.
+
+Example: l1ad tune configs/quickstart.yaml --trials 30"""
 
 
 def train(
@@ -116,3 +124,48 @@ def freeze(
     typer.echo(f"{len(trigger.program.nodes)} nodes, {used} of {weights} weights are not zero")
     for row in prove(trigger.program).rows:
         typer.echo(f"  {row}")
+
+
+def tune(
+    config: Annotated[str, typer.Argument(help="YAML file or name of a shipped configuration.")],
+    run_dir: Annotated[
+        Optional[Path], typer.Option("--run-dir", "-o", help="Folder; runs/NAME_tune by default.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials.")] = 20,
+    scan: Annotated[
+        Optional[str], typer.Option("--scan-bits", help="Widths to compare PTQ and QAT at: first:last[:step].")
+    ] = None,
+    rate_khz: Annotated[float, typer.Option(min=0.001, help="Total rate at which efficiency is taken, kHz.")] = 1.0,
+    epochs: Annotated[Optional[int], typer.Option(min=1, help="Other number of epochs, without pruning.")] = None,
+    zero_bias: Annotated[
+        Optional[Path], typer.Option("--zero-bias", help="Events for the rate; the bundled weighted sample by default.")
+    ] = None,
+    signal: Annotated[
+        Optional[list[Path]],
+        typer.Option("--signal", help="Signal file, repeatable; the bundled ones by default."),
+    ] = None,
+) -> None:
+    from l1ad.config import RunConfig
+    from l1ad.configs import find_config, read_yaml
+    from l1ad.events import Events
+    from l1ad.events.bundled import bundled, bundled_signals
+    from l1ad.tune import parse_range, scan_bits
+    from l1ad.tune import tune as search
+
+    path = find_config(config)
+    checked = RunConfig.read(path)
+    if epochs is not None:
+        value = {**read_yaml(path), "pruning": {}}
+        value["training"] = {**(value.get("training") or {}), "epochs": epochs}
+        checked = RunConfig.of(value, where=str(path))
+    widths = parse_range(scan) if scan else ()
+    folder = run_dir or Path("runs") / f"{checked.name}_tune"
+    background = Events.read(zero_bias or bundled("zero_bias_weighted"))
+    files = {file.stem: file for file in signal} if signal else bundled_signals()
+    signals = {name: Events.read(file) for name, file in files.items()}
+    if widths:
+        scan_bits(checked, folder, background, signals, widths, rate_khz=rate_khz, report=typer.echo)
+        typer.echo(f"{folder / 'scan_bits.png'}: PTQ and QAT at {len(widths)} widths")
+        return
+    done = search(checked, folder, background, signals, trials=trials, rate_khz=rate_khz, report=typer.echo)
+    typer.echo(f"{folder / 'pareto.png'}: {len(done)} trials")

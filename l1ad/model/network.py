@@ -88,14 +88,16 @@ def scaled_input(n_inputs: int, config: Quantised) -> tuple[Tensor, Tensor]:
     return inputs, activation_layer(Quantizer.parse(config.input), INPUT_QUANTIZER)(inputs)
 
 
-def qdense(x: Tensor, units: int, kernel: Quantizer, bias: Quantizer, *, name: str, seed: int) -> Tensor:
-    """A QDense layer without activation."""
+def qdense(
+    x: Tensor, units: int, kernel: Quantizer, bias: Quantizer, *, name: str, seed: int, gain: float = 2.0
+) -> Tensor:
+    """A QDense layer without activation; `gain` is the variance of its initial weights times its inputs (He: 2)."""
     modules = import_tf()
     return modules.qkeras.QDense(
         units,
         kernel_quantizer=to_qkeras(kernel),
         bias_quantizer=to_qkeras(bias),
-        kernel_initializer=modules.keras.initializers.HeNormal(seed=seed),
+        kernel_initializer=modules.keras.initializers.VarianceScaling(gain, "fan_in", "truncated_normal", seed=seed),
         name=name,
     )(x)
 
