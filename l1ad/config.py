@@ -422,12 +422,14 @@ class FirmwareConfig(Section):
     ----------
     backends : of ``hls4ml``, ``alkaid`` and ``cmssw``.
     part, clock_ns, latency_clocks : the uGT board of CMS by default (l1-facts, section 4).
+    open_synthesis : count look-up tables with Yosys too, a minute or more.
     """
 
     backends: list[Literal["hls4ml", "alkaid", "cmssw"]] = ["hls4ml", "alkaid", "cmssw"]
     part: str = "xc7vx690tffg1927-2"
     clock_ns: Annotated[float, Field(gt=0)] = 25.0
     latency_clocks: Annotated[int, Field(ge=0)] = 2
+    open_synthesis: bool = True
 
 
 class ValidateConfig(Section):

@@ -142,3 +142,36 @@ def _no_repeated_key(node: yaml.Node) -> None:
                 waiting.append(value)
         elif isinstance(current, yaml.SequenceNode):
             waiting += current.value
+
+
+def apply_settings(value: Any, settings: list[str], *, where: str) -> dict[str, Any]:
+    """A configuration with single keys set from ``section.key=value`` texts; values are YAML.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration is no mapping, or a text has no key or goes through something that is none.
+
+    >>> apply_settings({"training": {"epochs": 30}}, ["training.epochs=5"], where="x")
+    {'training': {'epochs': 5}}
+    """
+    if not isinstance(value, dict):
+        raise ConfigError(where, "content", type(value).__name__, "a mapping of keys to values")
+    result: dict[str, Any] = dict(value)
+    for text in settings:
+        key, found, raw = text.partition("=")
+        if not found or not key:
+            raise ConfigError("--set", "setting", text, "KEY=VALUE")
+        place = result
+        *sections, last = key.split(".")
+        for section in sections:
+            inner = place.get(section, {})
+            if not isinstance(inner, dict):
+                raise ConfigError("--set", key, f"{section}, which is no section", "a key of the configuration")
+            place[section] = dict(inner)
+            place = place[section]
+        try:
+            place[last] = yaml.safe_load(raw)
+        except yaml.YAMLError as error:
+            raise ConfigError("--set", key, raw, "a YAML value") from error
+    return result
