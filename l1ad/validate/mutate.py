@@ -1,0 +1,432 @@
+"""A check that cannot fail is no check: programs with one thing changed, and whether the events catch each.
+
+`mutations` lists them; `run` scores each on the events that the validation uses. One that no event catches must be
+proven to change nothing, or the check has a hole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from l1ad.errors import TriggerError
+from l1ad.trigger.fixed import Codes, FixedType, Overflow, Rounding
+from l1ad.trigger.nodes import (
+    Concat,
+    Dense,
+    Input,
+    Interval,
+    Lut,
+    Maximum,
+    Multiply,
+    Node,
+    Quantize,
+    Relu,
+    Scale,
+    Take,
+)
+from l1ad.trigger.program import Program
+from l1ad.validate.adversarial import exact_values, words
+from l1ad.validate.bounds import Bounds, tighten
+
+#: Exact codes of an interval that are cast one by one to prove two types alike.
+ENUMERATED = 1 << 22
+_CHUNK = 16384
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change.
+
+    Attributes
+    ----------
+    kind : ``weight``, ``bias``, ``shift``, ``offset``, ``rounding``, ``overflow``, ``width`` or ``table``.
+    what : in words.
+    node : that was changed, and `element` of it, or -1 for all.
+    program : with the change.
+    """
+
+    kind: str
+    what: str
+    node: str
+    element: int
+    program: Program
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a mutation.
+
+    Attributes
+    ----------
+    kind, what, node : of the mutation.
+    caught : whether an event saw it.
+    event : the first that did.
+    events : with another score, among those compared.
+    equivalent : proven to change no score for any input.
+    reason : the proof.
+    """
+
+    kind: str
+    what: str
+    node: str
+    caught: bool
+    event: int | None = None
+    events: int = 0
+    equivalent: bool = False
+    reason: str = ""
+
+
+def mutations(program: Program, rng: np.random.Generator, *, per_node: int = 2) -> Iterator[Mutation]:
+    """Changes of every kind in every node: `per_node` of each kind."""
+    for node in program.nodes[1:]:
+        yield from _parameters(program, node, rng, per_node)
+        yield from _types(program, node)
+
+
+def _mutation(program: Program, kind: str, what: str, node: Node, changed: Node, element: int) -> Mutation:
+    nodes = tuple(changed if other.name == node.name else other for other in program.nodes)
+    text = f"{node.name}{'' if element < 0 else f'[{element}]'}: {what}"
+    return Mutation(kind, text, node.name, element, replace(program, nodes=nodes))
+
+
+def _parameters(program: Program, node: Node, rng: np.random.Generator, n: int) -> Iterator[Mutation]:
+    if isinstance(node, Dense):
+        # One weight of those that are used, one anywhere: also those that pruning made zero.
+        used = np.argwhere(node.weights != 0)
+        places = [used[rng.integers(len(used))] for _ in range(n - n // 2) if len(used)]
+        places += [np.array([rng.integers(size) for size in node.weights.shape]) for _ in range(n // 2)]
+        for i, j in (tuple(int(k) for k in place) for place in places):
+            weights = node.weights.copy()
+            weights[i, j] ^= 1
+            what = f"weight of input {i}: {node.weights[i, j]} to {weights[i, j]}"
+            yield _mutation(program, "weight", what, node, replace(node, weights=weights), j)
+        j = int(rng.integers(node.size))
+        bias = node.bias.copy()
+        bias[j] ^= 1
+        what = f"bias: {node.bias[j]} to {bias[j]}"
+        yield _mutation(program, "bias", what, node, replace(node, bias=bias), j)
+    if isinstance(node, Scale):
+        for _ in range(n):
+            j = int(rng.integers(node.size))
+            for kind in ("shift", "offset"):
+                codes: Codes = getattr(node, kind).copy()
+                step = 1 if kind == "shift" else 1 << max(node.word.fraction, 0)
+                codes[j] += step if codes[j] <= 0 or kind == "offset" else -step
+                what = f"{kind}: {getattr(node, kind)[j]} to {codes[j]}"
+                changed = replace(node, shift=codes) if kind == "shift" else replace(node, offset=codes)
+                yield _mutation(program, kind, what, node, changed, j)
+    if isinstance(node, Lut):
+        low, high = program.intervals[node.inputs[0]].span
+        for _ in range(n):
+            row = int(rng.integers(len(node.tables)))
+            entry = int(rng.integers(low - node.first, high - node.first + 1))
+            tables = node.tables.copy()
+            tables[row, entry] ^= 1
+            what = f"entry of code {entry + node.first}: {node.tables[row, entry]} to {tables[row, entry]}"
+            element = row if len(tables) > 1 else -1
+            yield _mutation(program, "table", what, node, replace(node, tables=tables), element)
+
+
+def _types(program: Program, node: Node) -> Iterator[Mutation]:
+    kind = node.type
+    if isinstance(node, (Take, Concat, Input)):
+        return
+    rounding: Sequence[Rounding] = [r for r in ("TRN", "RND") if r != kind.rounding]
+    other: Overflow = "SAT" if kind.overflow == "WRAP" else "WRAP"
+    changes: list[tuple[str, FixedType]] = [("rounding", replace(kind, rounding=r)) for r in rounding]
+    changes.append(("overflow", replace(kind, overflow=other)))
+    if kind.width > 2:
+        changes.append(("width", replace(kind, width=kind.width - 1, integer=kind.integer - 1)))
+        if node.name != program.score:
+            changes.append(("width", replace(kind, width=kind.width - 1)))
+    assert set(rounding) <= set(get_args(Rounding))
+    for what, changed in changes:
+        try:
+            mutation = _mutation(program, what, f"{kind} to {changed}", node, replace(node, type=changed), -1)
+            _ = mutation.program.intervals
+        except TriggerError:
+            # The interval proof refuses it already, such as codes beyond the end of a table: it is no program.
+            continue
+        yield mutation
+
+
+def run(
+    program: Program, inputs: npt.NDArray[np.integer[Any]], golden: Codes, changes: Sequence[Mutation]
+) -> list[Outcome]:
+    """Whether the events see each mutation; those they do not see are proven equivalent, or reported as missed.
+
+    Parameters
+    ----------
+    inputs, golden : events (N, inputs) of the validation and their scores (N,).
+    """
+    open_ = dict(enumerate(changes))
+    outcomes: dict[int, Outcome] = {}
+    for begin in range(0, len(inputs), _CHUNK):
+        if not open_:
+            break
+        values = program.evaluate(np.asarray(inputs[begin : begin + _CHUNK]))
+        for i, change in list(open_.items()):
+            wrong = np.flatnonzero(_downstream(change, values) != golden[begin : begin + _CHUNK])
+            if len(wrong):
+                outcomes[i] = Outcome(change.kind, change.what, change.node, True, begin + int(wrong[0]), len(wrong))
+                del open_[i]
+    prover = Prover(program)
+    for i, change in open_.items():
+        reason = prover.reason(change, levels=("", "linear programming"))
+        event = None if reason else hunt(program, change, np.asarray(inputs[:_CHUNK]))
+        if event is None and not reason:
+            reason = prover.reason(change, levels=("integer programming",))
+        outcomes[i] = Outcome(
+            change.kind,
+            change.what,
+            change.node,
+            caught=event is not None,
+            events=int(event is not None),
+            equivalent=bool(reason),
+            reason=reason or ("caught by an event made for it" if event is not None else ""),
+        )
+    return [outcomes[i] for i in sorted(outcomes)]
+
+
+def hunt(
+    program: Program, change: Mutation, events: npt.NDArray[np.integer[Any]], *, starts: int = 4, steps: int = 40
+) -> Codes | None:
+    """An event that tells a mutant from its program, (inputs,), or None.
+
+    Coordinate ascent and descent on the element that was changed, among events at which it differs: where it is driven
+    to an end, the rectifiers behind it are open.
+    """
+    choices = words(program)
+    column = np.concatenate([np.full(len(codes), j) for j, codes in enumerate(choices)])
+    value = np.concatenate(choices)
+    node = program.node(change.node)
+    elements = [change.element] if change.element >= 0 else list(range(min(node.size, 16)))
+
+    def look(trial: Codes) -> tuple[Codes, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        values = program.evaluate(trial)
+        fresh = _changed(change, values)
+        differs = (fresh[change.node] != values[change.node])[:, elements].any(axis=1)
+        scores = fresh.get(program.score, values[program.score])
+        return exact_values(program, node, values)[0], differs, (scores != values[program.score])[:, 0]
+
+    exact, differs, caught = look(np.asarray(events))
+    if caught.any():
+        return np.asarray(events[int(caught.argmax())], dtype=np.int64)
+    for element in elements:
+        for upward in (True, False):
+            rank = np.argsort(exact[:, element] if not upward else -exact[:, element], kind="stable")
+            # Where nothing differs yet, such as beyond a saturation, the ends are where it will.
+            seeds = [row for row in rank if differs[row]][:starts] or list(rank[:starts])
+            for row in seeds:
+                event = np.asarray(events[row], dtype=np.int64)
+                best, alive = int(exact[row, element]), bool(differs[row])
+                for _ in range(steps):
+                    trial = np.tile(event, (len(column), 1))
+                    trial[np.arange(len(column)), column] = value
+                    found, parted, seen = look(trial)
+                    if seen.any():
+                        return np.asarray(trial[int(seen.argmax())])
+                    allowed = np.flatnonzero(parted) if alive or parted.any() else np.arange(len(trial))
+                    if not len(allowed):
+                        break
+                    ends = found[allowed, element]
+                    top = int(ends.argmax() if upward else ends.argmin())
+                    if alive and ((int(ends[top]) > best) != upward or int(ends[top]) == best):
+                        break
+                    if not alive and not parted.any() and ((int(ends[top]) > best) != upward or int(ends[top]) == best):
+                        break
+                    best, event, alive = int(ends[top]), trial[allowed[top]], bool(parted[allowed[top]])
+    return None
+
+
+def _downstream(change: Mutation, values: Mapping[str, Codes]) -> Codes:
+    """Scores of a mutant, evaluated from the node that was changed on."""
+    score = change.program.score
+    return _changed(change, values).get(score, values[score])[:, 0]
+
+
+def _changed(change: Mutation, values: Mapping[str, Codes]) -> dict[str, Codes]:
+    """Codes of the nodes of a mutant from the changed one on, from those of the program."""
+    program = change.program
+    fresh: dict[str, Codes] = {}
+    for node in program.nodes[1:]:
+        if node.name == change.node or any(name in fresh for name in node.inputs):
+            sources = [fresh.get(name, values[name]) for name in node.inputs]
+            fractions = tuple(program.node(name).type.fraction for name in node.inputs)
+            fresh[node.name] = node.evaluate(*sources, fractions=fractions)
+    return fresh
+
+
+class Prover:
+    """Proofs of equivalence for the mutations of one program; its bounds are made once, and only as tight as needed."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._known: dict[str, Bounds] = {}
+
+    def _bounds(self, level: str) -> Bounds:
+        if level not in self._known:
+            self._known[level] = _LEVELS[level](self.program)
+        return self._known[level]
+
+    def reason(
+        self, change: Mutation, *, levels: Sequence[str] = ("", "linear programming", "integer programming")
+    ) -> str:
+        """The proof that a mutation changes no score for any input, or an empty string."""
+        for level in levels:
+            how = f" (bounds by {level})" if level else ""
+            before = self._bounds(level)
+            affected = _affected(self.program, change, before)
+            if not affected.any():
+                return _local_reason(self.program, change, before) + how
+            if level == "integer programming":
+                # Minutes for a second program: a path that is dead only by these bounds is left to the search.
+                continue
+            after = _LEVELS[level](change.program)
+            if self.program.score not in _spread(self.program, change, affected, before, after):
+                return f"nothing that depends on it reaches the score: every path is constant or has weight 0{how}"
+        return ""
+
+
+def _plain(program: Program) -> Bounds:
+    cast = program.intervals
+    exact = {node.name: node.exact_interval(*(cast[name] for name in node.inputs)) for node in program.nodes}
+    return Bounds(exact, cast)
+
+
+_LEVELS: dict[str, Callable[[Program], Bounds]] = {
+    "": _plain,
+    "linear programming": tighten,
+    "integer programming": partial(tighten, integer=True),
+}
+
+
+def _local_reason(program: Program, change: Mutation, bounds: Bounds) -> str:
+    if change.kind == "weight":
+        return "its input is always 0"
+    if change.kind in ("shift", "offset"):
+        return f"every word of input {change.element} gives the same code"
+    if change.kind == "table":
+        return "no code of the interval addresses it"
+    node = program.node(change.node)
+    if isinstance(node, Multiply) and node.inputs[0] == node.inputs[1]:
+        return "every square is cast alike"
+    low, high = bounds.exact[change.node].span
+    return f"every exact code from {low} to {high} that can be is cast alike"
+
+
+def _affected(program: Program, change: Mutation, bounds: Bounds) -> npt.NDArray[np.bool_]:
+    """Elements of the node that may differ for some input."""
+    before, after = program.node(change.node), change.program.node(change.node)
+    everything = np.ones(before.size, dtype=bool)
+    sources = [bounds.cast[name] for name in before.inputs]
+    one = np.zeros(before.size, dtype=bool)
+    if change.element >= 0:
+        one[change.element] = True
+    if isinstance(before, Dense) and isinstance(after, Dense) and change.kind == "weight":
+        (source,) = sources
+        touched = (before.weights != after.weights) & ((source.low != 0) | (source.high != 0))[:, None]
+        return np.asarray(touched.any(axis=0))
+    if isinstance(before, Scale) and change.kind in ("shift", "offset"):
+        (source,) = sources
+        low, high = int(source.low[change.element]), int(source.high[change.element])
+        words = np.tile(np.arange(low, high + 1)[:, None], (1, before.size))
+        same = [node.evaluate(words, fractions=(0,))[:, change.element] for node in (before, after)]
+        return one if (same[0] != same[1]).any() else np.zeros_like(one)
+    if isinstance(before, Lut) and isinstance(after, Lut) and change.kind == "table":
+        (source,) = sources
+        columns = np.flatnonzero((before.tables != after.tables).any(axis=0)) + before.first
+        hit = ((source.low[:, None] <= columns) & (columns <= source.high[:, None])).any(axis=1)
+        return np.asarray(hit & (one if change.element >= 0 else everything))
+    if change.kind in ("rounding", "overflow", "width"):
+        strides = _strides(program, before)
+        return np.array([not _alike(before, after, bounds, sources, strides, i) for i in range(before.size)])
+    return one if change.element >= 0 else everything
+
+
+def _alike(before: Node, after: Node, bounds: Bounds, sources: Sequence[Interval], strides: Codes, i: int) -> bool:
+    """Whether two types of a node cast every code alike that its element i can have."""
+    exact = bounds.exact[before.name]
+    low, high = int(exact.low[i]), int(exact.high[i])
+    if isinstance(before, Multiply) and before.inputs[0] == before.inputs[1]:
+        squares = np.arange(int(sources[0].low[i]), int(sources[0].high[i]) + 1) ** 2
+        return _same_values(before.type, after.type, squares, exact.fraction)
+    return _cast_alike(before.type, after.type, low, high, exact.fraction, int(strides[i]))
+
+
+def _strides(program: Program, node: Node) -> Codes:
+    """A number that divides every exact code of each element, by the weights of the layer that it is or quantises."""
+    ones = np.ones(node.size, dtype=np.int64)
+    source = program.node(node.inputs[0]) if isinstance(node, (Quantize, Relu)) else node
+    if not isinstance(source, Dense):
+        return ones
+    weights, bias, total = source.aligned(program.node(source.inputs[0]).type.fraction)
+    if source is not node and (total != source.type.fraction or source.type.overflow != "WRAP"):
+        return ones
+    # Wrapping keeps what a power of two divides.
+    whole = np.gcd.reduce(np.vstack([weights, bias[None, :]]), axis=0)
+    return np.where(whole > 0, whole & -whole, 1)
+
+
+def _cast_alike(a: FixedType, b: FixedType, low: int, high: int, fraction: int, stride: int = 1) -> bool:
+    """Whether two types cast every multiple of `stride` from `low` to `high` to the same values."""
+    first = -(-low // stride) * stride
+    if (high - first) // stride >= ENUMERATED:
+        drops = fraction > min(a.fraction, b.fraction) and (a.rounding, a.fraction) != (b.rounding, b.fraction)
+        return not drops and all(
+            kind.holds(int(kind.round(np.array([low]), fraction)[0]), int(kind.round(np.array([high]), fraction)[0]))
+            for kind in (a, b)
+        )
+    codes = np.arange(first, high + 1, stride)
+    return _same_values(a, b, codes, fraction)
+
+
+def _same_values(a: FixedType, b: FixedType, codes: Codes, fraction: int) -> bool:
+    grid = max(a.fraction, b.fraction)
+    left, right = (kind.cast(codes, fraction) << (grid - kind.fraction) for kind in (a, b))
+    return bool((left == right).all())
+
+
+def _spread(
+    program: Program, change: Mutation, affected: npt.NDArray[np.bool_], before: Bounds, after: Bounds
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Elements that may differ between the two programs, by node; nodes where none does are left out."""
+    # A constant is the same in both programs if both intervals are that one point.
+    first, second = before.cast, after.cast
+
+    def constant(name: str) -> npt.NDArray[np.bool_]:
+        a, b = first[name], second[name]
+        grid = max(a.fraction, b.fraction)
+        same = (a.low << (grid - a.fraction)) == (b.low << (grid - b.fraction))
+        return np.asarray((a.low == a.high) & (b.low == b.high) & same)
+
+    result: dict[str, npt.NDArray[np.bool_]] = {}
+    if (affected & ~constant(change.node)).any():
+        result[change.node] = affected & ~constant(change.node)
+    for node in program.nodes[1:]:
+        if node.name == change.node or not any(name in result for name in node.inputs):
+            continue
+        sources = [result.get(name, np.zeros(program.node(name).size, dtype=bool)) for name in node.inputs]
+        reached = _reach(node, sources) & ~constant(node.name)
+        if reached.any():
+            result[node.name] = reached
+    return result
+
+
+def _reach(node: Node, sources: Sequence[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
+    """Elements of a node that read a marked element."""
+    if isinstance(node, Dense):
+        return np.asarray((node.weights[sources[0]] != 0).any(axis=0))
+    if isinstance(node, Take):
+        return np.asarray(sources[0][node.index])
+    if isinstance(node, Maximum):
+        return np.asarray(sources[0][node.groups].any(axis=1))
+    if isinstance(node, Concat):
+        return np.concatenate(sources)
+    return np.asarray(np.logical_or.reduce(sources))
