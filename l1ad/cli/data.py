@@ -49,6 +49,10 @@ def convert(
     seed_names: SeedNames = None,
     split: Split = None,
     muon_pt: MuonPt = None,
+    menu: Annotated[
+        Optional[str],
+        typer.Option(help="Write decisions of this menu with the events; those that the data has come first."),
+    ] = None,
 ) -> None:
     """Convert files of any supported format to one HDF5 file in hardware integers.
 
@@ -57,7 +61,9 @@ def convert(
     from l1ad.errors import InputError
     from l1ad.events import EventsWriter, open_events
     from l1ad.events.readers._files import expand
+    from l1ad.menu import add_decisions, load_menu
 
+    loaded = None if menu is None else load_menu(menu)
     for path in expand(sources):
         if path.exists() and out.exists() and path.samefile(out):
             raise InputError(str(out), "--out", "one of the sources", "another file")
@@ -70,11 +76,17 @@ def convert(
         for note in source.notes:
             typer.echo(f"note: {note}")
         counts: dict[str, int] = {}
+        said: dict[str, None] = {}
         for events in _limited(source, max_events):
+            if loaded is not None:
+                events, notes = add_decisions(loaded, events)
+                said.update(dict.fromkeys(notes))
             writer.append(events)
             for name, value in events.meta.get("counts", {}).items():
                 counts[name] = counts.get(name, 0) + int(value)
         first = source.layout.name
+    for note in said:
+        typer.echo(f"note: {note}")
     typer.echo(f"{out}: {writer.n_events} events, layout {first}, saturated objects: {saturation}")
     changed = [f"{name.replace('_', ' ')} {value}" for name, value in counts.items() if value]
     typer.echo(f"counted: {', '.join(changed) or 'nothing had to be changed'}")

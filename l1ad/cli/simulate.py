@@ -29,6 +29,7 @@ def simulate_command(
     Example: l1ad data simulate --process haa4b_ma15 --n 5000 --seed 1 --out haa4b.h5
     """
     from l1ad.errors import InputError
+    from l1ad.events import EventsWriter
     from l1ad.events.simulate.processes import SIGNALS
     from l1ad.events.simulate.produce import simulate
 
@@ -38,18 +39,20 @@ def simulate_command(
         return
     if out is None:
         raise InputError("--out", found="no file name", expected="the events file to write, such as zb.h5")
-    events = simulate(
-        process,
-        n,
-        seed=seed,
-        stratified=stratified,
-        mu=mu,
-        mu_spread=mu_spread,
-        workers=workers,
-        library=library,
-        progress=lambda text: typer.echo(text, err=True),
-    )
-    events.write(out, compression=None if compression == "none" else compression)
+    # The file is opened first: a place that cannot be written is said before minutes of work, not after them.
+    with EventsWriter(out, compression=None if compression == "none" else compression) as writer:
+        events = simulate(
+            process,
+            n,
+            seed=seed,
+            stratified=stratified,
+            mu=mu,
+            mu_spread=mu_spread,
+            workers=workers,
+            library=library,
+            progress=lambda text: typer.echo(text, err=True),
+        )
+        writer.append(events)
     weights = f", mean weight {events.weight.mean():.4f}" if stratified else ""
     typer.echo(f"{out}: {len(events)} crossings of {process}{weights}")
 

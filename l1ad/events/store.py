@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 import numpy as np
@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from l1ad.errors import InputError, LayoutError
 from l1ad.events.layout import ObjectLayout, get_layout
-from l1ad.events.policy import add_counts, apply_saturation, check_saturation_policy, sort_objects
+from l1ad.events.policy import SaturationPolicy, add_counts, apply_saturation, check_saturation_policy, sort_objects
 from l1ad.io import atomic_path
 
 FORMAT = "l1ad-events"
@@ -361,16 +361,33 @@ def _without_counts(meta: Mapping[str, Any]) -> dict[str, Any]:
     return {**meta, "counts": dict.fromkeys(meta.get("counts", {}), 0)}
 
 
+def _is_number(dtype: np.dtype[Any]) -> bool:
+    """Integers, floats and booleans: what a per-event number may be."""
+    return any(np.issubdtype(dtype, kind) for kind in (np.bool_, np.integer, np.floating))
+
+
 def _column(name: str, values: npt.ArrayLike, n: int, where: str) -> npt.NDArray[Any]:
     array = np.asarray(values)
     if array.shape != (n,):
         raise LayoutError(where, f"column {name}", f"shape {array.shape}", f"({n},)")
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool):
+    if not _is_number(array.dtype):
         raise LayoutError(where, f"column {name}", array.dtype, "numbers")
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise LayoutError(where, f"column {name}", "NaN or infinity", "finite numbers")
+    if name == "weight" and n and array.min() < 0:
+        # An event stands for so many crossings: no rate has a meaning with less than none.
+        raise LayoutError(where, "column weight", f"{array.min():g}", "0 or more")
     target = COLUMN_TYPES.get(name)
-    return array if target is None else array.astype(target, copy=False)
+    if target is None or array.dtype == target:
+        return array
+    if np.issubdtype(target, np.integer) and n:
+        limits, low, high = np.iinfo(np.dtype(target)), array.min(), array.max()
+        if low < limits.min or high > limits.max:
+            found = low if low < limits.min else high
+            raise LayoutError(where, f"column {name}", found, f"{limits.min} to {limits.max}")
+        if np.issubdtype(array.dtype, np.floating) and (array != np.rint(array)).any():
+            raise LayoutError(where, f"column {name}", array[array != np.rint(array)][0], "whole numbers")
+    return array.astype(target, copy=False)
 
 
 class EventsWriter(AbstractContextManager["EventsWriter"]):
@@ -394,6 +411,9 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
         self.n_events = 0
 
     def __enter__(self) -> EventsWriter:
+        if os.path.isdir(self._path):
+            # Said before the work, not after it.
+            raise InputError(str(self._path), "write", "a folder", "the name of a file")
         with contextlib.ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self._path))
             # Without creation order, which would bring times with it: the same events give the same bytes.
@@ -538,37 +558,64 @@ class EventsFile:
             raise
 
     def _check(self) -> None:
-        attributes = self._file.attrs
-        found = attributes.get("format", "nothing")
+        found = text_attribute(self._file, "format")
         if found != FORMAT:
             raise InputError(self.path, "attribute format", found, FORMAT)
-        version = attributes.get("format_version", "nothing")
-        if version != FORMAT_VERSION:
+        version = text_attribute(self._file, "format_version")
+        if version != str(FORMAT_VERSION):
             raise InputError(self.path, "attribute format_version", version, FORMAT_VERSION)
         try:
-            self.layout = get_layout(str(attributes.get("layout", "nothing")))
+            self.layout = get_layout(text_attribute(self._file, "layout"))
         except LayoutError as error:
             raise InputError(self.path, "attribute layout", error.found, error.expected) from None
-        try:
-            self.meta: dict[str, Any] = json.loads(attributes.get("meta", "{}"))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise InputError(self.path, "attribute meta", str(error), "JSON") from error
+        self.meta = self._read_meta()
         slots, features = self.layout.shape
         hw = self._dataset("hw")
         if hw.ndim != 3 or hw.shape[1:] != (slots, features) or hw.dtype != np.int16:
             raise InputError(self.path, "/hw", f"{hw.dtype} {hw.shape}", f"int16 (N, {slots}, {features})")
         self.n_events = int(hw.shape[0])
-        self.column_names = tuple(self._file["columns"]) if "columns" in self._file else ()
+        columns = self._file.get("columns", {})
+        if isinstance(columns, h5py.Dataset):
+            raise InputError(self.path, "/columns", "a data set", "a group of data sets")
+        self.column_names = tuple(columns)
         for name in self.column_names:
             column = self._dataset(f"columns/{name}")
             if column.shape != (self.n_events,):
                 raise InputError(self.path, f"/columns/{name}", f"shape {column.shape}", f"({self.n_events},)")
+            if not _is_number(column.dtype):
+                raise InputError(self.path, f"/columns/{name}", f"values of type {column.dtype}", "numbers")
         self.menu_names: tuple[str, ...] = ()
         if "menu" in self._file:
-            self.menu_names = tuple(self._dataset("menu/names").asstr()[:])
+            seeds = self._dataset("menu/names")
+            if seeds.ndim != 1 or h5py.check_string_dtype(seeds.dtype) is None:
+                raise InputError(self.path, "/menu/names", f"{seeds.dtype} {seeds.shape}", "strings (S,)")
+            self.menu_names = tuple(seeds.asstr()[:])
+            if len(set(self.menu_names)) < len(self.menu_names):
+                twice = next(name for name in self.menu_names if self.menu_names.count(name) > 1)
+                raise InputError(self.path, "/menu/names", f"{twice} twice", "each seed once")
             bits, expected = self._dataset("menu/bits"), (self.n_events, (len(self.menu_names) + 7) // 8)
             if bits.shape != expected or bits.dtype != np.uint8:
                 raise InputError(self.path, "/menu/bits", f"{bits.dtype} {bits.shape}", f"uint8 {expected}")
+
+    def _read_meta(self) -> dict[str, Any]:
+        """What the file says of itself, with the entries that we use in the form that we write."""
+        try:
+            meta = json.loads(text_attribute(self._file, "meta", "{}"))
+        except json.JSONDecodeError as error:
+            raise InputError(self.path, "attribute meta", str(error), "JSON") from error
+        if not isinstance(meta, dict):
+            raise InputError(self.path, "attribute meta", f"a JSON {type(meta).__name__}", "a JSON object")
+        for name in ("sources", "notes"):
+            texts = meta.get(name, [])
+            if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+                raise InputError(self.path, f"attribute meta, {name}", json.dumps(texts)[:40], "a list of texts")
+        counts = meta.get("counts", {})
+        if not (isinstance(counts, dict) and all(type(value) is int for value in counts.values())):
+            raise InputError(self.path, "attribute meta, counts", json.dumps(counts)[:40], "whole numbers by name")
+        policy = meta.get("saturation", "keep")
+        if policy not in get_args(SaturationPolicy):
+            raise InputError(self.path, "attribute meta, saturation", json.dumps(policy)[:40], "keep, mask or drop")
+        return meta
 
     def _dataset(self, name: str) -> Any:
         found = self._file.get(name)
@@ -615,8 +662,9 @@ class EventsFile:
             raise InputError(self.path, "data", str(error).splitlines()[0], "a complete file") from error
         meta = dict(self.meta) if first else _without_counts(self.meta)
         if self._policy == "keep":
-            # What was written was sorted and carries its policy already: only the words are checked again.
+            # What was written was sorted and carries its policy already: only the numbers are checked again.
             self.layout.check(hw, where=self.path)
+            columns = {name: _column(name, values, len(hw), self.path) for name, values in columns.items()}
             return Events(hw, self.layout, columns, bits, meta)
         previous = meta.pop("saturation", "keep")
         if previous not in ("keep", self._policy):
@@ -640,6 +688,12 @@ class EventsFile:
         """
         for start in range(0, max(self.n_events, 1), size):
             yield self._read(start, min(start + size, self.n_events), first=not start)
+
+
+def text_attribute(file: h5py.File, name: str, default: str = "nothing") -> str:
+    """An attribute of a file as text whatever its type: a text that C wrote is bytes, an array is shown as one."""
+    value = file.attrs.get(name, default)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:

@@ -158,6 +158,26 @@ def evaluate(
     return MenuDecision(MenuBits.from_bools(bits, n), MenuBits.from_bools(after, n), prescales, origin, count, notes)
 
 
+def add_decisions(menu: Menu, events: Events) -> tuple[Events, tuple[str, ...]]:
+    """The same events with a decision of each seed of `menu`, and what a user should know about them, in words.
+
+    Seeds that the data carries keep the data's decisions, whether they are in the menu or not; the others are evaluated
+    from their cuts, before any prescale. ``meta["menu_origin"]`` says which is which.
+
+    Raises
+    ------
+    ConfigError
+        As `evaluate`.
+    """
+    decision = evaluate(menu, events)
+    bits = {name: events.menu_bits[name] for name in events.menu_bits}
+    added = [name for name, origin in decision.origin.items() if origin == "evaluated"]
+    bits.update({name: decision.before[name] for name in added})
+    parts = [f"the data ({len(events.menu_bits)} seeds)"] if len(events.menu_bits) else []
+    parts += [f"the menu {menu.name} ({len(added)} seeds evaluated: {', '.join(added)})"] if added else []
+    return events.with_menu_bits(bits, origin=" and ".join(parts)), decision.notes
+
+
 def check_combinations(condition: Condition, layout: ObjectLayout, *, where: str) -> None:
     """Check that a condition with cuts between its legs does not ask for too many combinations.
 

@@ -157,6 +157,48 @@ def test_inspect_evaluates_a_menu(writers: SimpleNamespace, run: Run, tmp_path: 
     assert json.loads(out)["menu_origin"] == f"the menu {menu}"
 
 
+def test_decisions_of_a_menu_are_written_and_the_file_says_whose(
+    writers: SimpleNamespace, run: Run, tmp_path: Path
+) -> None:
+    toy = writers.toy_objects(200)
+    source = tmp_path / "zb.h5"
+    # The data's own decision is no: it must stay, whatever the cuts say.
+    bits = {"SingleJet60": np.zeros(200, bool), "L1_Other": np.ones(200, bool)}
+    Events.from_arrays(writers.dense(toy), menu_bits=bits).write(source)
+    menu = tmp_path / "menu.yaml"
+    menu.write_text(
+        "name: mine\nseeds:\n  - {name: L1_SingleJet60, legs: [{object: jet, pt: 60}]}\n"
+        "  - {name: L1_SingleEG20, prescale: 7, legs: [{object: eg, pt: 20, isolation: tight}]}\n"
+    )
+    out = tmp_path / "out.h5"
+    status, text, err = run("data", "convert", source, "--menu", menu, "--out", out)
+    assert status == 0, err
+    assert "isolation is not in the data" in text
+    events = Events.read(out)
+    assert set(events.menu_bits) == {"SingleJet60", "L1_Other", "L1_SingleEG20"}
+    assert not events.menu_bits["SingleJet60"].any()
+    assert np.array_equal(events.menu_bits["L1_SingleEG20"], events.hw[:, 1:5, 0].max(axis=1) >= 40)
+    origin = "the data (2 seeds) and the menu mine (1 seeds evaluated: L1_SingleEG20)"
+    assert events.meta["menu_origin"] == origin
+    assert origin in run("data", "inspect", out)[1]
+
+
+def test_simulate_says_what_is_wrong_before_the_work(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: object, **__: object) -> None:
+        pytest.fail("the simulation was started")
+
+    monkeypatch.setattr("l1ad.events.simulate.produce.simulate", work)
+    for arguments, part in (
+        (("--out", tmp_path), "write: found a folder"),
+        (("--out", tmp_path / "z.h5", "--compression", "zip"), "compression: found zip, expected none or gzip"),
+    ):
+        status, _, err = run("data", "simulate", *arguments)
+        assert status == 2
+        assert part in err
+        assert len(err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_input_is_one_line_and_status_2(writers: SimpleNamespace, run: Run, tmp_path: Path) -> None:
     toy = writers.toy_objects(50)
     good = writers.write_opendata(tmp_path / "good.parquet", toy)

@@ -127,6 +127,20 @@ def test_what_does_not_go_together_is_not_joined(change, message: str) -> None: 
         Events.concatenate([first, change(first)])
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("bx", [1, 70000], "column bx: found 70000, expected 0 to 65535"),
+        ("run", [-1, 1], "column run: found -1, expected 0 to 4294967295"),
+        ("lumi", [1.0, 1.5], "column lumi: found 1.5, expected whole numbers"),
+        ("weight", [1.0, -0.5], "column weight: found -0.5, expected 0 or more"),
+    ],
+)
+def test_a_number_that_would_change_is_refused(name: str, values: list[float], message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
+        Events.from_arrays(np.zeros((2, 19, 3), dtype=int), columns={name: np.array(values)})
+
+
 def test_columns_must_be_finite_numbers_one_an_event() -> None:
     hw = np.zeros((2, 19, 3), dtype=np.int16)
     with pytest.raises(LayoutError, match="column weight: found NaN or infinity"):
@@ -264,6 +278,22 @@ def _spoil_bits(file: h5py.File) -> None:
     file["menu/bits"] = np.zeros((50, 9), dtype=np.uint8)
 
 
+def _put(name: str, values: object):  # type: ignore[no-untyped-def]
+    def spoil(file: h5py.File) -> None:
+        if name in file:
+            del file[name]
+        file[name] = values
+
+    return spoil
+
+
+def _attribute(name: str, value: object):  # type: ignore[no-untyped-def]
+    def spoil(file: h5py.File) -> None:
+        file.attrs[name] = value
+
+    return spoil
+
+
 def _spoil_code(file: h5py.File) -> None:
     file["hw"][7, 3, 0] = 600
 
@@ -280,6 +310,24 @@ def _spoil_code(file: h5py.File) -> None:
         (_spoil_column, r"/columns/ht: found shape \(49,\), expected \(50,\)"),
         (_spoil_bits, r"/menu/bits: found uint8 \(50, 9\), expected uint8 \(50, 2\)"),
         (_spoil_code, "eg3_pt: found 600, expected 0 to 511"),
+        (_put("columns/n_pv", np.full(50, np.nan)), "column n_pv: found NaN or infinity, expected finite numbers"),
+        (_put("columns/weight", np.full(50, -2.0)), "column weight: found -2, expected 0 or more"),
+        (_put("columns/bx", np.full(50, 70000)), "column bx: found 70000, expected 0 to 65535"),
+        (_put("columns/tag", [b"x"] * 50), "/columns/tag: found values of type .*, expected numbers"),
+        (_put("columns/tag", np.zeros(50, dtype=[("a", "i4")])), "/columns/tag: found values of type .*, expected num"),
+        (_put("columns", np.zeros(50)), "/columns: found a data set, expected a group"),
+        (_put("menu", np.zeros(50)), "/menu/names: found nothing, expected a data set"),
+        (_put("menu/names", np.arange(11)), r"/menu/names: found int64 \(11,\), expected strings"),
+        (_put("menu/names", "L1_Seed0"), r"/menu/names: found object \(\), expected strings"),
+        (_put("menu/names", ["L1_Twice"] * 11), "/menu/names: found L1_Twice twice, expected each seed once"),
+        (_attribute("meta", "[1]"), "attribute meta: found a JSON list, expected a JSON object"),
+        (_attribute("meta", 3), "attribute meta: found a JSON int, expected a JSON object"),
+        (_attribute("meta", '{"counts": 3}'), "attribute meta, counts: found 3, expected whole numbers by name"),
+        (_attribute("meta", '{"counts": {"a": "x"}}'), "attribute meta, counts: found .*, expected whole numbers"),
+        (_attribute("meta", '{"sources": 3}'), "attribute meta, sources: found 3, expected a list of texts"),
+        (_attribute("meta", '{"saturation": "clip"}'), 'saturation: found "clip", expected keep, mask or drop'),
+        (_attribute("format_version", [1, 1]), r"attribute format_version: found \[1 1\], expected 1"),
+        (_attribute("format", ["a", "b"]), "HDF5 contents: found columns, hw, menu, expected the attribute format"),
     ],
 )
 def test_a_spoiled_file_is_named_with_its_field(tmp_path: Path, spoil, message: str) -> None:  # type: ignore[no-untyped-def]
@@ -291,6 +339,23 @@ def test_a_spoiled_file_is_named_with_its_field(tmp_path: Path, spoil, message: 
         Events.read(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_attribute_that_c_wrote_is_a_text_too(tmp_path: Path) -> None:
+    path = tmp_path / "e.h5"
+    make(5).write(path)
+    with h5py.File(path, "r+") as file:
+        for name in ("format", "layout", "meta"):
+            file.attrs[name] = np.bytes_(file.attrs[name])
+    same(Events.read(path), make(5))
+
+
+def test_a_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="write: found a folder, expected the name of a file"),
+        EventsWriter(tmp_path),
+    ):
+        pytest.fail("the writer was opened")
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.9])

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 
 from l1ad.errors import InputError
-from l1ad.events.store import FORMAT, open_hdf5
+from l1ad.events.store import FORMAT, open_hdf5, text_attribute
 
 SUFFIXES = (".h5", ".hdf5", ".parquet", ".root")
 FORMATS = ("l1ad", "adc2021", "cms_opendata", "l1ntuple", "nano")
@@ -99,7 +99,7 @@ def sniff(path: Path) -> str:
         return "cms_opendata"
     if head == _HDF5_MAGIC:
         with open_hdf5(path) as file:
-            if file.attrs.get("format") == FORMAT:
+            if text_attribute(file, "format") == FORMAT:
                 return "l1ad"
             if "Particles" in file:
                 return "adc2021"

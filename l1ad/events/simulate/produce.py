@@ -227,6 +227,8 @@ def simulate(
         raise InputError("n", found=n, expected="at least 1 crossing")
     if not 0 <= mu <= 200:
         raise InputError("mu", found=mu, expected="0 to 200 collisions a crossing")
+    if not 0 <= mu_spread <= 200:
+        raise InputError("mu_spread", found=mu_spread, expected="0 to 200 collisions a crossing")
     if workers < 1:
         raise InputError("workers", found=workers, expected="at least 1")
     folder = Path(library) if library is not None else default_library_folder()

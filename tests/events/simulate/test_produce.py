@@ -73,6 +73,8 @@ def test_no_pile_up(toy_folder: Path) -> None:
         ({"process": "haa4b_ma15", "stratified": True}, "stratified: found process haa4b_ma15"),
         ({"n": 0}, "n: found 0"),
         ({"mu": -1.0}, "mu: found -1.0"),
+        ({"mu_spread": -1.0}, "mu_spread: found -1.0"),
+        ({"mu_spread": float("nan")}, "mu_spread: found nan"),
         ({"workers": 0}, "workers: found 0"),
     ],
 )
