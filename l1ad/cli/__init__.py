@@ -35,6 +35,7 @@ _VERBS = (
     ("score", app),
     ("calibrate", app),
     ("train", app),
+    ("firmware", app),
     ("display", app),
     ("run", app),
     ("search", search_app),

@@ -1,0 +1,130 @@
+"""`l1ad convert` and `l1ad validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to `app`."""
+    app.command("convert", help=_CONVERT_HELP)(convert)
+    app.command("validate", help=_VALIDATE_HELP)(validate)
+
+
+_CONVERT_HELP = """Write the firmware project of a frozen trigger: HLS, RTL, or the CMSSW emulator.
+
+TARGET is a run folder or a trigger.json. The project goes to firmware/BACKEND in the run folder, or to --out. Whether
+the latency can be met on the part is estimated before anything is written.
+
+Example: l1ad convert runs/quickstart --backend alkaid --latency-clocks 2 --clock-ns 25"""
+
+_VALIDATE_HELP = """Compare every realisation of a trigger with the golden integer program, event by event.
+
+TARGET is a run folder, which gets validation.json, or a trigger.json. The events are those of --events, adversarial
+ones made from the program itself, and random codes over the full words. Exit status 1 if any integer differs.
+
+Example: l1ad validate runs/quickstart --events data/zero_bias.h5 --n 1000000 --mutate"""
+
+
+def convert(
+    target: Annotated[Path, typer.Argument(help="Run folder or trigger.json.")],
+    backend: Annotated[str, typer.Option("--backend", "-b", help="hls4ml, alkaid, cmssw or all.")] = "all",
+    out: Annotated[
+        Optional[Path], typer.Option("--out", "-o", help="Folder of the projects; TARGET's firmware/ by default.")
+    ] = None,
+    part: Annotated[Optional[str], typer.Option(help="FPGA, such as xc7vx690tffg1927-2.")] = None,
+    latency_clocks: Annotated[Optional[int], typer.Option(help="Clocks to the score; alkaid: 0 for none.")] = None,
+    clock_ns: Annotated[Optional[float], typer.Option(help="Clock period in ns.")] = None,
+    flavor: Annotated[Optional[str], typer.Option(help="alkaid: verilog or vhdl.")] = None,
+    wrapper: Annotated[Optional[str], typer.Option(help="hls4ml: ugt, words or ap_none.")] = None,
+    synthesis: Annotated[
+        bool, typer.Option("--synthesis", help="alkaid: count LUT, FF and DSP with Yosys (a minute or two).")
+    ] = False,
+    ignore_estimate: Annotated[
+        bool, typer.Option("--ignore-estimate", help="Write it even if the latency is out of reach by the estimate.")
+    ] = False,
+) -> None:
+    from l1ad.backends.registry import BACKENDS
+    from l1ad.backends.registry import convert as make
+    from l1ad.errors import InputError
+    from l1ad.io import write_json
+    from l1ad.trigger.program import Trigger
+
+    names = list(BACKENDS) if backend == "all" else [backend]
+    unknown = [name for name in names if name not in BACKENDS]
+    if unknown:
+        raise InputError("convert", "--backend", unknown[0], f"all, {', '.join(BACKENDS)}")
+    trigger = Trigger.load(target)
+    run_dir = target if target.is_dir() else None
+    root = out or (target if target.is_dir() else target.parent) / "firmware"
+    device = {"part": part, "latency_clocks": latency_clocks, "clock_ns": clock_ns}
+    only = {"alkaid": {"flavor": flavor}, "hls4ml": {"wrapper": wrapper}}
+    for name in names:
+        options = {k: v for k, v in {**device, **only.get(name, {})}.items() if v is not None}
+        if BACKENDS[name].device and ignore_estimate:
+            options["ignore_estimate"] = True
+        made = make(name, trigger, root / name, run_dir=run_dir, **options)
+        typer.echo(f"{name}: {root / name}")
+        estimate = getattr(made, "timing", getattr(made, "estimate", None))
+        if estimate is not None:
+            typer.echo(f"  {estimate}")
+        if name == "alkaid":
+            from l1ad.backends import synthesis as open_synthesis
+
+            counted = open_synthesis.synthesise(made) if synthesis else None
+            rows = open_synthesis.table(made, counted)
+            for row in rows:
+                typer.echo(f"  LUT {row['lut']}, FF {row['ff']}, DSP {row['dsp']}: {row['provenance']} ({row['name']})")
+            write_json(root / name / "resources.json", rows)
+
+
+def validate(
+    target: Annotated[Path, typer.Argument(help="Run folder or trigger.json.")],
+    events: Annotated[Optional[list[Path]], typer.Option("--events", help="File of events; may be repeated.")] = None,
+    n: Annotated[int, typer.Option(min=1, help="Events in all.")] = 1_000_000,
+    n_rtl: Annotated[int, typer.Option(min=1, help="Of them in simulations clock by clock.")] = 200_000,
+    realisations: Annotated[
+        Optional[str], typer.Option(help="Comma-separated: keras, hls4ml, alkaid, verilator, cmssw, fast.")
+    ] = None,
+    mutate: Annotated[bool, typer.Option("--mutate", help="Show that the check catches mutations.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random events.")] = 20240501,
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from l1ad.errors import CheckFailed
+    from l1ad.validate import validate as run
+
+    chosen = [name.strip() for name in realisations.split(",")] if realisations else None
+    result = run(
+        target,
+        list(events or ()),
+        n=n,
+        n_rtl=n_rtl,
+        realisations=chosen,
+        mutate=mutate,
+        seed=seed,
+        note=lambda text: typer.echo(f"... {text}", err=True),
+    )
+    console = Console(width=110, highlight=False)
+    table = Table("realisation", "events", "mismatches", "s", "")
+    for row in result.comparisons:
+        verdict = row.reason if row.mismatches is None else "equal" if not row.mismatches else "DIFFERENT"
+        shown = ("", "") if row.mismatches is None else (f"{row.events:,}", f"{row.mismatches:,}")
+        table.add_row(row.name, *shown, f"{row.seconds:.1f}", verdict)
+    console.print(table)
+    for row in result.comparisons:
+        if row.first is not None:
+            typer.echo(f"{row.name}: first divergence: {row.first}")
+    if result.mutations is not None:
+        mutants = Table("mutation", "", "")
+        for outcome in result.mutations:
+            verdict = "caught" if outcome.caught else "equivalent" if outcome.equivalent else "MISSED"
+            mutants.add_row(outcome.what, verdict, outcome.reason or f"{outcome.events} events, first {outcome.event}")
+        console.print(mutants)
+    typer.echo(f"{result.trigger_name} ({result.trigger_hash[:12]}): {result.summary}")
+    if not result.passed:
+        raise CheckFailed("validation failed" if not result.missed else f"{len(result.missed)} mutations missed")

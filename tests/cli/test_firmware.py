@@ -1,0 +1,123 @@
+"""`l1ad convert` and `l1ad validate` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("alkaid", reason="alkaid is not installed: pip install 'l1ad[rtl]'")
+
+from l1ad import Trigger
+from l1ad.cli import app
+from l1ad.errors import CheckFailed, InputError
+
+TYPES = {
+    "input": "ap_fixed<8,6,RND_CONV,SAT>",
+    "weight": "ap_fixed<6,3>",
+    "bias": "ap_fixed<10,7>",
+    "relu": "ap_ufixed<10,6,RND_CONV,SAT>",
+    "result": "ap_fixed<10,7,RND_CONV,SAT>",
+}
+
+
+def make(seed: int) -> Trigger:
+    rng = np.random.default_rng(seed)
+    weights = [rng.integers(-8, 8, shape) * (rng.random(shape) < 0.4) for shape in ((57, 4), (4, 2))]
+    scaling = {"offset": np.zeros(57), "shift": rng.integers(1, 5, 57)}
+    return Trigger.from_layers(weights, [np.ones(4, int), np.ones(2, int)], TYPES, scaling, name="tiny")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make(1).save(tmp_path / "trigger.json")
+    return tmp_path
+
+
+def call(*arguments: object) -> tuple[int, str, BaseException | None]:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    return result.exit_code, result.output, result.exception
+
+
+def test_convert_all_writes_three_projects(folder: Path) -> None:
+    status, output, error = call("convert", folder, "--latency-clocks", 2, "--clock-ns", 25)
+    assert status == 0, error
+    for name in ("hls4ml", "alkaid", "cmssw"):
+        note = json.loads((folder / "firmware" / name / "project.json").read_text())
+        assert note["hash"] == make(1).hash
+    assert "budget 50 ns: fits (estimate)" in output
+    assert "calibrated on xcvu13p" in output
+
+
+def test_convert_of_a_file_with_options(folder: Path) -> None:
+    out = folder / "elsewhere"
+    status, _, error = call(
+        "convert",
+        folder / "trigger.json",
+        "-b",
+        "alkaid",
+        "-o",
+        out,
+        "--flavor",
+        "vhdl",
+        "--part",
+        "xcvu9p-flga2104-2-e",
+    )
+    assert status == 0, error
+    assert (out / "alkaid" / "src" / "tiny.vhd").is_file()
+    assert "xcvu9p-flga2104-2-e" in (out / "alkaid" / "build.tcl").read_text()
+
+
+def test_convert_refuses_the_folder_of_another_trigger(folder: Path) -> None:
+    assert call("convert", folder, "-b", "alkaid")[0] == 0
+    make(2).save(folder / "trigger.json")
+    status, _, error = call("convert", folder, "-b", "alkaid")
+    assert status != 0
+    assert isinstance(error, InputError)
+    assert "remove the folder" in str(error)
+
+
+def test_convert_says_what_is_wrong(folder: Path) -> None:
+    for arguments, message in (
+        (("--backend", "quartus"), "all, hls4ml, alkaid, cmssw"),
+        (("-b", "alkaid", "--clock-ns", "0.5"), "clocks of 0.5 ns would hold it"),
+        (("-b", "alkaid", "--part", "ice40"), "unknown family"),
+    ):
+        status, _, error = call("convert", folder, *arguments)
+        assert status != 0
+        assert isinstance(error, InputError)
+        assert message in str(error)
+    assert not (folder / "firmware" / "alkaid").exists()
+
+
+def test_validate_prints_the_table_and_the_mutations(folder: Path) -> None:
+    status, output, error = call("validate", folder, "--n", 8000, "--realisations", "alkaid,fast", "--mutate")
+    assert status == 0, error
+    assert output.count("equal") >= 2
+    assert "caught" in output
+    assert "MISSED" not in output
+    value = json.loads((folder / "validation.json").read_text())
+    assert value["passed"] is True
+    assert value["mutations"]["missed"] == 0
+
+
+def test_validate_fails_with_status_1(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(self: object, inputs: np.ndarray) -> np.ndarray:
+        return make(1).score(inputs, golden=True) + (inputs[:, 0] == 4095)
+
+    monkeypatch.setattr("l1ad.validate.realisations.FastKernel.score", wrong)
+    status, output, error = call("validate", folder, "--n", 8000, "--realisations", "fast")
+    assert status != 0
+    assert isinstance(error, CheckFailed)
+    assert error.exit_status == 1
+    assert "DIFFERENT" in output
+    assert "first divergence: event" in output
+    assert json.loads((folder / "validation.json").read_text())["passed"] is False
+
+
+def test_help_ends_with_an_example() -> None:
+    for verb in ("convert", "validate"):
+        assert "Example: l1ad" in call(verb, "--help")[1]
