@@ -263,22 +263,40 @@ class Events:
         return f"Events({len(self)} x {self.layout.name}, {columns}, {len(self.menu_bits)} seeds)"
 
     def __getitem__(self, index: Any) -> Events:
-        """Events that a slice, boolean mask or index array selects (a single integer keeps the event axis)."""
-        if isinstance(index, (int, np.integer)):
-            index = slice(index, index + 1 or None)
+        """Events that a slice, boolean mask or index array selects (a single integer keeps the event axis).
+
+        Raises
+        ------
+        LayoutError
+            If a mask has not one entry an event, or the index is neither of these.
+        IndexError
+            If a number is beyond the last event.
+        """
+        if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
+            index = _one(int(index), len(self))
         elif not isinstance(index, slice):
             index = np.asarray(index)
             if index.dtype == bool and index.shape != (len(self),):
                 raise LayoutError("mask", "shape", index.shape, f"({len(self)},)")
+            if not index.size:
+                index = index.astype(np.int64)  # an empty list has no type of its own
+            if index.ndim != 1 or not np.issubdtype(index.dtype, (np.bool_ if index.dtype == bool else np.integer)):
+                found = f"{index.dtype} of shape {index.shape}"
+                raise LayoutError("events", "index", found, "a number, a slice, a mask or a list of numbers")
         columns = {name: values[index] for name, values in self.columns.items()}
         return Events(self.hw[index], self.layout, columns, self.menu_bits.take(index), self.meta)
 
     def chunks(self, size: int) -> Iterator[Events]:
-        """Successive pieces of `size` events; the last may be shorter.
+        """Successive pieces of `size` events; the last may be shorter, and without events there is one empty piece.
 
         The counts of what was changed stay with the first piece, so that joining the pieces gives the same counts.
+
+        Raises
+        ------
+        InputError
+            If `size` is below 1.
         """
-        for start in range(0, len(self), size):
+        for start in range(0, max(len(self), 1), check_chunk_size(size)):
             piece = self[start : start + size]
             yield piece if not start else replace(piece, meta=_without_counts(self.meta))
 
@@ -355,6 +373,26 @@ class Events:
         """
         with EventsWriter(path, compression=compression) as writer:
             writer.append(self)
+
+
+def _one(index: int, n: int) -> slice:
+    """The range of one event. IndexError past the end is what ends a loop over events."""
+    if not -n <= index < n:
+        raise IndexError(f"event {index} of {n}")
+    return slice(index, index + 1 or None)
+
+
+def check_chunk_size(size: int) -> int:
+    """The size itself.
+
+    Raises
+    ------
+    InputError
+        If a piece of that size has no event: nothing would be read, and nobody told.
+    """
+    if size < 1:
+        raise InputError("chunks", "size", size, "1 event or more")
+    return size
 
 
 def _without_counts(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -637,14 +675,20 @@ class EventsFile:
         """Things a user should know about this file, in words: those that were written with it."""
         return tuple(str(note) for note in self.meta.get("notes", ()))
 
-    def __getitem__(self, index: slice) -> Events:
-        """Read a range of events.
+    def __getitem__(self, index: slice | int) -> Events:
+        """Read a range of events, or one.
 
         Raises
         ------
         InputError
-            If the file is damaged, or a code in it does not fit its word.
+            If the file is damaged, a code in it does not fit its word, or the index is not a range without steps.
+        IndexError
+            If a number is beyond the last event.
         """
+        if isinstance(index, (int, np.integer)):
+            index = _one(int(index), self.n_events)
+        if not isinstance(index, slice):
+            raise InputError(self.path, "index", type(index).__name__, "a range (read the file for masks and lists)")
         start, stop, step = index.indices(self.n_events)
         if step != 1:
             raise InputError(self.path, "slice", f"step {step}", "step 1")
@@ -686,7 +730,7 @@ class EventsFile:
 
         The counts in the file stay with the first piece, so that joining the pieces gives the same counts.
         """
-        for start in range(0, max(self.n_events, 1), size):
+        for start in range(0, max(self.n_events, 1), check_chunk_size(size)):
             yield self._read(start, min(start + size, self.n_events), first=not start)
 
 

@@ -51,7 +51,5 @@ def ht_codes(events: Events) -> tuple[npt.NDArray[np.int64], str]:
     column = events.columns.get("ht")
     if column is not None:
         return np.asarray(column, dtype=np.int64), "ht is the column of the data"
-    note = (
-        f"ht is summed from the jets of the layout with pt >= {HT_JET_PT_GEV:g} GeV and |eta| <= {HT_JET_ETA_MAX:g}"
-    )
+    note = f"ht is summed from the jets of the layout with pt >= {HT_JET_PT_GEV:g} GeV and |eta| <= {HT_JET_ETA_MAX:g}"
     return ht_of_jets(events.hw, events.layout), note

@@ -104,6 +104,49 @@ def test_a_mask_of_another_length_is_refused() -> None:
         make(5)[np.ones(4, dtype=bool)]
 
 
+def test_a_loop_over_events_ends() -> None:
+    events = make(5)
+    assert [len(event) for event in events] == [1] * 5
+    for beyond in (5, -6):
+        with pytest.raises(IndexError):
+            events[beyond]
+
+
+def test_odd_indices() -> None:
+    events = make(5)
+    assert len(events[[]]) == len(events[5:]) == 0
+    same(events[[4, 0]], events[::-4])
+    for index in (1.5, [[0, 1]], ..., (slice(None), 0)):
+        with pytest.raises(LayoutError, match=r"events: index: found .*, expected a number, a slice, a mask or a list"):
+            events[index]
+    with pytest.raises(LayoutError, match="mask: shape"):
+        events[True]
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_a_piece_holds_an_event_at_least(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "e.h5"
+    make(5).write(path)
+    with open_events(path) as one, open_events([path, path]) as two:
+        for source in (make(5), one, two):
+            with pytest.raises(InputError, match=f"chunks: size: found {size}, expected 1 event or more"):
+                list(source.chunks(size))
+    assert [len(piece) for piece in make(0).chunks(3)] == [0]
+
+
+def test_ranges_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "e.h5"
+    make(5).write(path)
+    with EventsFile(path) as file:
+        same(file[-2:], make(5)[-2:], meta=False)
+        same(file[-1], make(5)[-1], meta=False)
+        assert len(list(file)) == 5  # type: ignore[call-overload]
+        with pytest.raises(InputError, match="slice: found step 2"):
+            file[::2]
+        with pytest.raises(InputError, match="index: found ndarray, expected a range"):
+            file[np.ones(5, bool)]  # type: ignore[index]
+
+
 def test_an_unknown_seed_is_named() -> None:
     with pytest.raises(LayoutError, match="found L1_None, expected one of the 11 seeds"):
         make(5).menu_bits["L1_None"]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from l1ad.errors import InputError, LayoutError
 from l1ad.events.layout import ObjectLayout, get_layout
 from l1ad.events.policy import check_saturation_policy
-from l1ad.events.store import COLUMN_TYPES, Events, MenuBits
+from l1ad.events.store import COLUMN_TYPES, Events, MenuBits, check_chunk_size
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -81,9 +81,10 @@ class FileSource(abc.ABC):
         Raises
         ------
         InputError
-            If the file is damaged or a number in it does not fit its word; the message names file and field.
+            If the file is damaged or a number in it does not fit its word; the message names file and field. If `size`
+            is below 1.
         """
-        for block in self._blocks(size):
+        for block in self._blocks(check_chunk_size(size)):
             meta = {**self._meta, "sources": [Path(self.path).name], "source_format": self.format_name}
             if self._notes:
                 meta["notes"] = list(self._notes)
