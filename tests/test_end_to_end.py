@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,8 +97,8 @@ def test_second_run_does_nothing(finished):
     assert {p.name: p.stat().st_mtime_ns for p in folder.iterdir() if p.name not in (".lock", "config.yaml")} == before
 
 
-def test_only_what_depends_on_a_change_is_done_again(finished):
-    folder, _ = finished
+def test_only_what_depends_on_a_change_is_done_again(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "changed")
     changed = [s if "rates_khz" not in s else "calibration.rates_khz=[5, 20]" for s in SMALL]
     result = run(folder, "--until", "calibrate", settings=changed)
     assert result.returncode == 0, result.stderr
@@ -128,8 +129,6 @@ def test_a_killed_run_goes_on(finished, tmp_path, step):
     folder = tmp_path / "killed"
     if step != "train":
         # What comes before is copied from the finished run: its manifest says that it is good.
-        import shutil
-
         shutil.copytree(done, folder)
         manifest = json.loads((folder / "manifest.json").read_text())
         names = list(manifest["steps"])
@@ -140,17 +139,16 @@ def test_a_killed_run_goes_on(finished, tmp_path, step):
         (folder / "manifest.json").write_text(json.dumps(manifest))
         assert names
     options = ("--until", "freeze") if step == "train" else ()
-    process = subprocess.Popen(command(folder, *options), stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith(f"{step}:"):
-            break
-    if step == "train":
-        deadline = time.monotonic() + 120
-        while not (folder / "checkpoint.h5").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with subprocess.Popen(command(folder, *options), stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(f"{step}:"):
+                break
+        if step == "train":
+            deadline = time.monotonic() + 120
+            while not (folder / "checkpoint.h5").exists() and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
     result = run(folder, *options)
     assert result.returncode == 0, result.stderr
     wanted = {"train": "trigger.json", "calibrate": "thresholds.json", "report": "report.html"}[step]
