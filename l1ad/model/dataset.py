@@ -200,7 +200,7 @@ def read_training_data(config: DataConfig, *, seed: int, cache: Path) -> Trainin
     Raises
     ------
     InputError
-        If nothing is left for training or for a validation part that was asked for, or a weight is negative.
+        If nothing is left for training or for a validation part that was asked for.
     """
     layout = get_layout(config.layout)
     splitter = Splitter(config.split, seed)
@@ -213,8 +213,6 @@ def read_training_data(config: DataConfig, *, seed: int, cache: Path) -> Trainin
         files[path.name] = path
         notes.update(dict.fromkeys(said))
         weight = events.weight if config.weights == "use" else np.ones(len(events))
-        if len(weight) and weight.min() < 0:
-            raise InputError(str(path), "weight", float(weight.min()), "0 or more, or weights: ignore")
         part = splitter(events, where=str(path))
         inputs = events.inputs
         for number, store in enumerate(stores):
