@@ -148,6 +148,9 @@ def evaluate(
         else:
             raise ConfigError(f"menu {menu.name}", seed.name, "no cuts and no decision in the data", "one of the two")
     notes = (*_origin_notes(origin), *_ignored(evaluated), *view.notes)
+    if evaluated and _has_no_objects(events):
+        names = ", ".join(seed.name for seed in evaluated)
+        notes = (*notes, f"the data has no L1 objects, so that cuts are never met and this says nothing of {names}")
     count = {name: int((counters or {}).get(name, 0)) for name in bits}
     after: dict[str, BoolArray] = {}
     prescales = {seed.name: seed.prescale for seed in menu.seeds}
@@ -161,6 +164,8 @@ def evaluate(
 def add_decisions(menu: Menu, events: Events) -> tuple[Events, tuple[str, ...]]:
     """The same events with a decision of each seed of `menu`, and what a user should know about them, in words.
 
+    Where the data has bits but no objects, only the data's own decisions are kept.
+
     Seeds that the data carries keep the data's decisions, whether they are in the menu or not; the others are evaluated
     from their cuts, before any prescale. ``meta["menu_origin"]`` says which is which.
 
@@ -172,10 +177,19 @@ def add_decisions(menu: Menu, events: Events) -> tuple[Events, tuple[str, ...]]:
     decision = evaluate(menu, events)
     bits = {name: events.menu_bits[name] for name in events.menu_bits}
     added = [name for name, origin in decision.origin.items() if origin == "evaluated"]
+    notes = decision.notes
+    if added and _has_no_objects(events):
+        notes = (*notes, f"not written: {', '.join(added)}")
+        added = []
     bits.update({name: decision.before[name] for name in added})
     parts = [f"the data ({len(events.menu_bits)} seeds)"] if len(events.menu_bits) else []
     parts += [f"the menu {menu.name} ({len(added)} seeds evaluated: {', '.join(added)})"] if added else []
-    return events.with_menu_bits(bits, origin=" and ".join(parts)), decision.notes
+    return events.with_menu_bits(bits, origin=" and ".join(parts) or "none"), notes
+
+
+def _has_no_objects(events: Events) -> bool:
+    """Whether the reader found no L1 objects at all, as in central NanoAOD."""
+    return events.meta.get("l1_objects") == []
 
 
 def check_combinations(condition: Condition, layout: ObjectLayout, *, where: str) -> None:

@@ -183,6 +183,19 @@ def test_decisions_of_a_menu_are_written_and_the_file_says_whose(
     assert origin in run("data", "inspect", out)[1]
 
 
+def test_no_decision_is_made_up_where_there_are_no_objects(writers: SimpleNamespace, run: Run, tmp_path: Path) -> None:
+    toy = writers.toy_objects(100)
+    nano = writers.write_nano(tmp_path / "nano.root", toy, objects=False, sums=False)
+    out = tmp_path / "out.h5"
+    status, text, err = run("data", "convert", nano, "--menu", "run3_lite", "--out", out)
+    assert status == 0, err
+    assert "the data has no L1 objects, so that cuts are never met and this says nothing of L1_DoubleMu_15_7" in text
+    assert "not written: L1_DoubleMu_15_7" in text
+    events = Events.read(out)
+    assert set(events.menu_bits) == set(toy.seeds)
+    assert events.meta["menu_origin"] == "the data (5 seeds)"
+
+
 def test_simulate_says_what_is_wrong_before_the_work(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(*_: object, **__: object) -> None:
         pytest.fail("the simulation was started")
