@@ -155,6 +155,7 @@ def test_in_a_browser_the_slider_moves_the_numbers(page, tmp_path):
         threshold, rate, efficiency = by_name[entry["name"]]
         assert int(threshold) == entry["threshold"]
         number, unit = rate.split()
-        assert float(number) * {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6}[unit] == pytest.approx(entry["rates"]["total"]["hz"], rel=1e-3)
+        hz = float(number) * {"Hz": 1.0, "kHz": 1e3, "MHz": 1e6}[unit]
+        assert hz == pytest.approx(entry["rates"]["total"]["hz"], rel=1e-3)
         value = thresholds["signals"]["wide"]["thresholds"][entry["name"]]["total"]["value"]
         assert float(efficiency.split()[0]) / 100 == pytest.approx(value, rel=1e-2)
