@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l1ad import Events, Trigger
-from l1ad.errors import TriggerError
+from l1ad.errors import MissingToolError, TriggerError
 from l1ad.events.layout import ObjectGroup, ObjectLayout, Word, get_layout
 from l1ad.trigger.build import ProgramBuilder, Ref
-from l1ad.trigger.emulate import ExactProgram, Unsupported, score, supported_levels
+from l1ad.trigger.emulate import ExactProgram, SlowEmulationWarning, Unsupported, score, supported_levels
 from l1ad.trigger.emulate import run as emulate_run
 from l1ad.trigger.emulate.build import Kernel, Recipe, build, find_compiler, load
 from l1ad.trigger.emulate.codegen import LEVELS, NO_SCORE, Chain, generate
@@ -294,14 +294,13 @@ def test_sums_at_the_edge_of_a_type(edge, negative):
 
 @needs_compiler
 def test_byte_products_that_would_saturate_are_not_used():
-    """255 * 127 twice is beyond int16: the AVX2 instruction for bytes would clip it without a word."""
-    layout = ObjectLayout("bytes", (ObjectGroup("g", 8, (Word("a", 8),)),))
+    """As unsigned bytes 255 * 127 twice is beyond int16, though no sum is: the instruction would clip it silently."""
+    layout = ObjectLayout("bytes", (ObjectGroup("g", 8, (Word("a", 8, signed=True, kind="linear"),)),))
     builder = ProgramBuilder(layout)
-    weights = np.array([[127], [127], [-127], [-127]] * 2)
-    sums = builder.dense(
-        builder.input, weights, weight_type=FixedType(8, 8), type=FixedType(16, 16, True, "TRN", "SAT")
-    )
-    program = builder.program(score=builder.quantize(sums, FixedType(18, 14, True, "TRN", "SAT")))
+    weights = np.array([[127], [127], *[[0]] * 6])
+    sums = builder.dense(builder.input, weights, weight_type=FixedType(8, 8))
+    assert sums.interval.span == (-32512, 32258)
+    program = builder.program(score=builder.quantize(sums, FixedType(18, 14)))
     rows = words(np.random.default_rng(0), program, 500)
     for level in supported_levels():
         assert np.array_equal(kernel_scores(program, rows, level), golden(program, rows)), level
@@ -424,6 +423,20 @@ def test_words_that_their_bits_cannot_hold_get_the_golden_score(dtype):
         scores = np.empty(len(rows), dtype=np.int64)
         assert kernel.score(rows, scores) == 3
         assert np.flatnonzero(scores == NO_SCORE).tolist() == [7, 500, 1999]
+
+
+@needs_compiler
+def test_a_word_beyond_int16_wraps_as_the_input_type_of_the_program_does():
+    layout = ObjectLayout("wide", (ObjectGroup("g", 9, (Word("a", 8),)),))
+    builder = ProgramBuilder(layout)
+    clipped = builder.quantize(builder.input, FixedType(7, 7, False, "TRN", "SAT"))
+    total = builder.dense(clipped, np.ones((9, 1), dtype=np.int64), weight_type=FixedType(2, 2))
+    program = builder.program(score=builder.quantize(total, FixedType(18, 14, False)))
+    rows = words(np.random.default_rng(1), program, 40).astype(np.int64)
+    rows[:, 4] = 0
+    rows[17, 4] = (1 << 16) + 5
+    expected = golden(program, rows)
+    assert np.array_equal(score(program, rows, isa="portable"), expected)
 
 
 @needs_compiler
@@ -657,6 +670,21 @@ def test_a_cache_that_cannot_be_written_or_is_damaged(tmp_path, monkeypatch):
         path.write_bytes(damage)
         assert np.array_equal(fresh(), expected)
         assert path.read_bytes()[-32:] == content[-32:] or len(path.read_bytes()) > 1000
+
+
+@needs_compiler
+def test_a_kernel_that_differs_from_the_golden_program_is_never_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("L1AD_CACHE", str(tmp_path))
+    original = Recipe.source
+    monkeypatch.setattr(Recipe, "source", lambda self: original(self).replace("(type)s->", "1 + (type)s->"))
+    trigger = network(40, (57, 4, 2))
+    rows = words(np.random.default_rng(6), trigger.program, 200)
+    with pytest.raises(MissingToolError, match="differs from the golden program on"):
+        load(Recipe(trigger.program, tuple(range(57)), 57, "portable"))
+    with pytest.warns(SlowEmulationWarning, match="differs from the golden program"):
+        scores = trigger.score(rows, isa="portable")
+    assert np.array_equal(scores, trigger.score(rows, golden=True))
+    assert not list(tmp_path.rglob("*.so"))
 
 
 @needs_compiler

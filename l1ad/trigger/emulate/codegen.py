@@ -399,7 +399,11 @@ class _Generator:
     def emit_input(self, node: Input, name: str) -> list[Element | None]:
         """Rows to planar form, and the check that every word is one its bits can hold."""
         used = [i for i in range(node.size) if self.live[node.name][i]]
-        if node.type.overflow != "WRAP" or not all(node.type.holds(*self.span(node, i)) for i in used):
+        kind = node.type
+        # Up to 16 bits that wrap: what a conversion of the words to int16 does too.
+        if kind.overflow != "WRAP" or kind.fraction or kind.width > 16:
+            raise Unsupported("an input node that is no integer of up to 16 bits")
+        if not all(kind.holds(*self.span(node, i)) for i in used):
             raise Unsupported("an input node that casts")
         buffer = self.buffer(f"v_{name}", len(used), 16)
         row_of = {i: row for row, i in enumerate(used)}
