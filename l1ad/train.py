@@ -416,7 +416,8 @@ class _Loop:
             device = resident if part is None else DeviceData.of(*_part(part), self.geometry)
             assert device is not None
             order = shuffled(len(device), (seed, epoch * 65536 + window))
-            n_steps = len(device) // self.batch
+            # The windows of an epoch may hold a batch more or less than those of the first: steps are counted once.
+            n_steps = min(len(device) // self.batch, self.steps - done)
             for first in range(0, n_steps, STEPS_PER_CALL):
                 n = min(STEPS_PER_CALL, n_steps - first)
                 start = time.perf_counter()

@@ -212,3 +212,18 @@ def test_the_verbs(small, zero_bias, tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "small" / "trigger.json").is_file()
     bad = runner.invoke(app, ["train", "no_such_config"])
     assert isinstance(bad.exception, InputError)
+
+
+def test_training_streams_a_sample_that_is_larger_than_a_window(small, tmp_path, monkeypatch):
+    from l1ad.model import dataset
+
+    monkeypatch.setattr(dataset, "BLOCK_EVENTS", 300)
+    value = {**small, "data": {**small["data"], "window_events": 1024}, "pruning": {}}
+    result = train(value, tmp_path / "run")
+    assert result.n_train > 2000
+    losses = [row["val_reconstruction"] for row in result.history]
+    assert losses[-1] < losses[0]
+    assert not (tmp_path / "run" / "cache").exists()
+    again = train(value, tmp_path / "again")
+    for x, y in zip(result.network.encoder.get_weights(), again.network.encoder.get_weights(), strict=True):
+        assert np.array_equal(x, y)
