@@ -245,6 +245,10 @@ class _Totals:
         if events.layout.name != self.layout.name:
             raise LayoutError("summary", "layout", events.layout.name, self.layout.name)
         weight = events.weight
+        if len(weight) and weight.min() < 0:
+            # An event stands for so many crossings: no rate or median has a meaning with less than none.
+            where = ", ".join(events.meta.get("sources", ())) or "summary"
+            raise InputError(where, "column weight", f"{weight.min():g}", "0 or more")
         self.meta.append(events.meta)
         self.n_events += len(events)
         self.weight += float(weight.sum())

@@ -412,9 +412,6 @@ def _column(name: str, values: npt.ArrayLike, n: int, where: str) -> npt.NDArray
         raise LayoutError(where, f"column {name}", array.dtype, "numbers")
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise LayoutError(where, f"column {name}", "NaN or infinity", "finite numbers")
-    if name == "weight" and n and array.min() < 0:
-        # An event stands for so many crossings: no rate has a meaning with less than none.
-        raise LayoutError(where, "column weight", f"{array.min():g}", "0 or more")
     target = COLUMN_TYPES.get(name)
     if target is None or array.dtype == target:
         return array

@@ -171,3 +171,9 @@ def test_a_picture_of_nothing_is_still_a_picture(tmp_path: Path, n: int) -> None
 def test_an_unknown_kind_of_picture_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"suffix: found \.doc, expected \.png, \.pdf or \.svg"):
         plot_summary(summarise([made(5)]), get_layout("cms_ugt"), tmp_path / "plot.doc")
+
+
+def test_a_negative_weight_is_refused() -> None:
+    events = Events.from_arrays(np.zeros((2, 19, 3), dtype=int), weight=[1.0, -0.5], meta={"sources": ["zb.h5"]})
+    with pytest.raises(InputError, match=r"zb\.h5: column weight: found -0\.5, expected 0 or more"):
+        summarise([events])

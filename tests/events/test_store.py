@@ -176,7 +176,6 @@ def test_what_does_not_go_together_is_not_joined(change, message: str) -> None: 
         ("bx", [1, 70000], "column bx: found 70000, expected 0 to 65535"),
         ("run", [-1, 1], "column run: found -1, expected 0 to 4294967295"),
         ("lumi", [1.0, 1.5], "column lumi: found 1.5, expected whole numbers"),
-        ("weight", [1.0, -0.5], "column weight: found -0.5, expected 0 or more"),
     ],
 )
 def test_a_number_that_would_change_is_refused(name: str, values: list[float], message: str) -> None:
@@ -354,7 +353,6 @@ def _spoil_code(file: h5py.File) -> None:
         (_spoil_bits, r"/menu/bits: found uint8 \(50, 9\), expected uint8 \(50, 2\)"),
         (_spoil_code, "eg3_pt: found 600, expected 0 to 511"),
         (_put("columns/n_pv", np.full(50, np.nan)), "column n_pv: found NaN or infinity, expected finite numbers"),
-        (_put("columns/weight", np.full(50, -2.0)), "column weight: found -2, expected 0 or more"),
         (_put("columns/bx", np.full(50, 70000)), "column bx: found 70000, expected 0 to 65535"),
         (_put("columns/tag", [b"x"] * 50), "/columns/tag: found values of type .*, expected numbers"),
         (_put("columns/tag", np.zeros(50, dtype=[("a", "i4")])), "/columns/tag: found values of type .*, expected num"),
