@@ -264,7 +264,7 @@ def equivalent(left: Sequence[Path], right: Sequence[Path], tops: tuple[str, str
         "opt -full",
         "abc -g AND,XOR,MUX",
         "opt_clean",
-        f"sat -verify-asserts -prove-asserts -timeout {seconds} -show-inputs miter",
+        f"sat -verify -prove-asserts -timeout {seconds} miter",
         "",
     ]
     with tempfile.TemporaryDirectory(prefix="l1ad-sat-") as scratch:
