@@ -49,8 +49,10 @@ FORMAT = "l1ad-scores"
 FORMAT_VERSION = 1
 #: Events that a thread takes at a time from a file that is mapped, and that a reader of another format yields.
 PIECE_EVENTS = 1 << 18
-#: Events of a task for another process: 50 ms of work and more, so that handing it over does not count.
-TASK_EVENTS = 1 << 22
+#: Events of a task for another process: enough work that handing it over does not count (bench/scaling.py).
+TASK_EVENTS = 1 << 24
+#: The same where the scores come back, which takes memory for those that wait for their turn to be written.
+TASK_EVENTS_WITH_SCORES = 1 << 22
 
 Scores = npt.NDArray[np.int32]
 
@@ -120,7 +122,7 @@ def score_files(
     format: str = "auto",
     saturation: str = "keep",
     progress: Callable[[int], None] | None = None,
-    task_events: int = TASK_EVENTS,
+    task_events: int | None = None,
 ) -> ScoreRun:
     """Score files of any supported format. The result does not depend on threads, workers or the size of pieces.
 
@@ -135,7 +137,8 @@ def score_files(
     isa : instruction-set level (see `l1ad.trigger.emulate.score`).
     format, saturation : as `l1ad.events.readers.open_events` takes them.
     progress : called with the number of events done so far.
-    task_events : events of a task for another process.
+    task_events : events of a task for another process; by default `TASK_EVENTS`, or `TASK_EVENTS_WITH_SCORES` with
+        `out`.
 
     Raises
     ------
@@ -144,7 +147,8 @@ def score_files(
     """
     if threads < 1:
         raise InputError("option", "threads", threads, "1 or more")
-    job = _Job(trigger, isa, format, saturation, threads)
+    job = _Job(trigger, isa, format, saturation, threads, keep_scores=out is not None)
+    size = task_events or (TASK_EVENTS if out is None else TASK_EVENTS_WITH_SCORES)
     files = expand(paths)
     numbers = [job.check(path) for path in files]
     if None in numbers or sum(n or 0 for n in numbers) >= emulate.COMPILE_EVENTS:
@@ -160,7 +164,7 @@ def score_files(
             executors = dask_executor(dask, workers) if dask is not None else process_pool(workers)
             executor = stack.enter_context(executors)
             assert executor is not None
-            results = _with_processes(job, files, executor, task_events, 2 * workers + 2)
+            results = _with_processes(job, files, executor, size, 2 * workers + 2)
         else:
             executor = stack.enter_context(ThreadPoolExecutor(threads))
             results = _with_threads(job, files, executor, threads)
@@ -202,6 +206,7 @@ class _Job:
     format: str
     saturation: str
     threads: int
+    keep_scores: bool
 
     def open(self, path: Path) -> EventSource:
         return open_events(path, format=self.format, saturation=self.saturation)
@@ -227,7 +232,7 @@ class _Job:
         weight = events.columns.get("weight")
         histogram = ScoreHistogram()
         histogram.fill(scores, None if weight is None else np.asarray(weight, dtype=np.float64), where=where)
-        return _Piece(len(scores), (scores,), histogram)
+        return _Piece(len(scores), (scores,) if self.keep_scores else (), histogram)
 
     def score_mapped(self, mapped: _MappedFile, start: int, stop: int) -> _Piece:
         """Score a range of a mapped file."""
@@ -236,7 +241,7 @@ class _Job:
             self._score(rows, scores[first - start : last - start], mapped.path)
         histogram = ScoreHistogram()
         histogram.fill(scores, mapped.weight(start, stop), where=mapped.path)
-        return _Piece(len(scores), (scores,), histogram)
+        return _Piece(len(scores), (scores,) if self.keep_scores else (), histogram)
 
     def _score(self, rows: npt.NDArray[np.int16], scores: Scores, where: str) -> None:
         index = self.trigger.layout.input_index
