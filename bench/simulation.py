@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,6 @@ def numpy_towers(pool: Any, drawn: Any) -> np.ndarray:
 
 def main() -> None:
     options = arguments("simulation", "How fast crossings are simulated")
-    # numba imports the package coverage where it is installed, and must not find bench/coverage.py in its place.
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
     from l1ad.events.simulate.detector import Detector
     from l1ad.events.simulate.level1 import emulate
     from l1ad.events.simulate.mixing import MU_REFERENCE, draw, make_pool

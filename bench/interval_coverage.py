@@ -4,7 +4,7 @@ Toy calibrations from spectra whose true rate at every integer is known: score =
 that P(score >= t) = exp(-t/200) whatever the weights, as long as these do not depend on the score; the stratified toy
 draws hard and soft events with different probabilities and corrects by weights, as the simulated zero bias does.
 
-    python bench/coverage.py [--quick]
+    python bench/interval_coverage.py [--quick]
 """
 
 from __future__ import annotations
