@@ -81,15 +81,24 @@ class _Rewriter:
     def materialise(self, i: int, qint: Any) -> int:
         """The element that holds the plain value of an offset one."""
         value = self.offsets[i]
-        index, constant = value.index, value.constant
-        if value.sign < 0:
-            index, top = self.complement(index)
-            constant -= top * 2.0**value.scale
+        index = value.index
         if value.scale:
             # Only the binary point moves: no hardware.
             low, high, step = (end * 2.0**value.scale for end in self.ops[index].qint)
             index = self.emit((index,), WRAP, (value.scale,), (low, high, step))
-        return self.add_constant(index, constant, qint)
+        if value.sign > 0:
+            return self.add_constant(index, value.constant, qint)
+        # constant - u, with the constant on the carry chain: it needs no inverter there.
+        return self.emit((self.constant(value.constant), index), SUBTRACT, (0,), qint)
+
+    def constant(self, value: float) -> int:
+        """An element that is a constant."""
+        fraction = 0
+        while value != int(value):
+            value *= 2
+            fraction += 1
+        unit = 2.0**-fraction
+        return self.emit((), CONSTANT, (int(value),), (value * unit, value * unit, unit))
 
 
 def unsigned_adders(comb: Any) -> Any:
@@ -126,9 +135,9 @@ def unsigned_adders(comb: Any) -> Any:
             (shift,) = op.data
             out.offsets[i] = _sum(out, a, b, shift, -1 if op.opcode == SUBTRACT else 1, op.qint)
             pending.add(i)
-        elif op.opcode == ADD_CONSTANT and op.addr[0] in out.offsets and op.addr[0] in pending:
+        elif op.opcode == ADD_CONSTANT and (op.addr[0] in pending or comb.ops[op.addr[0]].qint.min >= 0):
             value, fraction = op.data
-            before = out.offsets[op.addr[0]]
+            before = out.offset(op.addr[0])
             out.offsets[i] = replace(before, constant=before.constant + value * 2.0**-fraction)
             pending.add(i)
         else:
@@ -138,6 +147,19 @@ def unsigned_adders(comb: Any) -> Any:
     outputs = [plain(i) if i >= 0 else -1 for i in comb.out_idxs]
     result = comb._replace(ops=out.ops, out_idxs=outputs)
     return canonical_sort(add_surrogate(dead_code_elimin(result, keep_dead_inputs=True)))
+
+
+def adder_bits(comb: Any) -> int:
+    """Look-up tables in the adders: the bits on which operands overlap, or all of them where a sign is carried."""
+    total = 0
+    for op in comb.ops:
+        if op.opcode in (ADD, SUBTRACT):
+            a, b = (comb.ops[j].qint.kif for j in op.addr)
+            (shift,) = op.data
+            tops, lows = (a[0] + a[1], shift + b[0] + b[1]), (-a[2], shift - b[2])
+            signed = a[0] or b[0]
+            total += max(tops) - max(lows) if signed else max(min(tops) - max(lows), 0)
+    return total
 
 
 def _disjoint(comb: Any, op: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from l1ad.backends import alir
 from l1ad.errors import TriggerError
 from l1ad.trigger.fixed import FixedType
 from l1ad.trigger.nodes import Concat, Dense, Input, Lut, Maximum, Multiply, Node, Quantize, Relu, Scale, Subtract, Take
@@ -37,8 +38,10 @@ def check_expressible(program: Program) -> None:
         If a node cannot be traced: names it, and the back ends that can express it.
     """
     for node in program.nodes:
-        if type(node) not in _LOWER and not isinstance(node, (Input, Lut)):
-            raise _cannot(node, f"operation {node.op}", ", ".join(sorted([*(kind.op for kind in _LOWER), Lut.op])))
+        if type(node) not in _LOWER and not isinstance(node, (Input, Dense, Lut)):
+            raise _cannot(
+                node, f"operation {node.op}", ", ".join(sorted([*(kind.op for kind in _LOWER), Dense.op, Lut.op]))
+            )
         if isinstance(node, Dense):
             if np.abs(node.weights).max(initial=0) >= 1 << MATRIX_BITS:
                 raise _cannot(node, "weights of more than 24 bits", "24 bits")
@@ -61,8 +64,12 @@ def _cannot(node: Node, found: str, expected: str) -> TriggerError:
     return TriggerError("back end alkaid", f"node {node.name}", found, f"{expected}; {OTHERS}")
 
 
-def lower(program: Program, outputs: Sequence[str]) -> tuple[Any, list[Any]]:
+def lower(program: Program, outputs: Sequence[str], *, effort: int = 0) -> tuple[Any, list[Any]]:
     """The inputs as an `FVArray` and the elements of the nodes `outputs`, one after the other.
+
+    Parameters
+    ----------
+    effort : orders of the inputs and outputs of each layer that are tried for the cheapest adders.
 
     Raises
     ------
@@ -84,6 +91,8 @@ def lower(program: Program, outputs: Sequence[str]) -> tuple[Any, list[Any]]:
             sources = [values[name] for name in node.inputs]
             if isinstance(node, Lut):
                 values[node.name] = _lut(node, sources[0], program.node(node.inputs[0]).type.fraction)
+            elif isinstance(node, Dense):
+                values[node.name] = _dense(node, sources[0], effort)
             else:
                 values[node.name] = _LOWER[type(node)](node, *sources)
     return inputs, [variable for name in outputs for variable in values[name]]
@@ -288,27 +297,67 @@ def _scaled(node: Scale, j: int, v: Any) -> Any:
     left = moved << max(-shift, 0)
     if all(word.holds(int(part.min()), int(part.max())) for part in (ends, moved, left)):
         # Nothing can overflow: subtract, move the binary point, and let the cast do both roundings in one addition.
-        return cast((v * (multiplier * unit) - offset * unit) * 2.0**-shift, node.type, cut=word.fraction)
+        return _from_zero((v * (multiplier * unit) - offset * unit) * 2.0**-shift, node.type, word.fraction)
     difference = _fit(_fit(v * (multiplier * unit), word) - offset * unit, word)
     if shift < 0:
         return cast(_fit(difference * 2.0**-shift, word), node.type)
     return cast(difference * 2.0**-shift, node.type, cut=word.fraction)
 
 
-def _dense(node: Node, x: Variables) -> Variables:
-    from alkaid.trace import FVArray
+def _from_zero(v: Any, target: FixedType, cut: int) -> Any:
+    """The cast of v as an unsigned number plus a constant, where it can be: sums then start from fewer bits.
 
-    assert isinstance(node, Dense)
+    Roundings do not mind a shift by an even number of steps, so the constant joins the offset before the cast.
+    """
+    unit = target.lsb
+    low, high = (int(target.round(np.array([_code(end, v.kif[2])]), int(v.kif[2]))[0]) for end in (v.low, v.high))
+    if low >= 0 or not target.holds(low, high) or target.rounding not in ("TRN", "RND", "RND_CONV"):
+        return cast(v, target, cut=cut)
+    base = low - low % 2
+    wide = FixedType.holding(0, high - base + 1, target.fraction).with_modes(target.rounding, "WRAP")
+    return cast(v - base * unit, wide, cut=cut) + base * unit
+
+
+def _dense(node: Dense, x: Variables, effort: int) -> Variables:
+    """Sums of products, without multipliers."""
     matrix = np.ldexp(node.weights.astype(np.float64), -node.weight_type.fraction)
     bias = np.ldexp(node.bias.astype(np.float64), -node.bias_type.fraction)
-    hwconf = x[0].hwconf
     live = np.array([not _is_constant(v) for v in x]) & (node.weights != 0).any(axis=1)
     fixed = np.array([v.low if _is_constant(v) else 0.0 for v in x]) @ matrix
     if live.any():
-        sums = np.asarray(FVArray(x[live], hwconf=hwconf) @ matrix[live])
+        sums = _product(x[live], matrix[live], effort)
     else:
         sums = _array(_constant(0.0, x[0]) for _ in bias)
     return _array(cast(s + float(c), node.type) for s, c in zip(sums, fixed + bias, strict=True))
+
+
+def _product(x: Variables, matrix: npt.NDArray[np.float64], effort: int) -> Variables:
+    """``x @ matrix``, with the order of rows and columns that gives the cheapest adders of those tried.
+
+    alkaid shares sub-expressions greedily, so that the order decides ties.
+    """
+    from alkaid.trace import FVArray, trace
+
+    rng = np.random.default_rng(0)
+    n_in, n_out = matrix.shape
+    orders = [(np.arange(n_in), np.arange(n_out), "wmc")]
+    orders += [(rng.permutation(n_in), rng.permutation(n_out), ("wmc", "mc")[i % 2]) for i in range(effort)]
+
+    def solve(variables: Variables, rows: Any, columns: Any, method: str) -> Variables:
+        array = FVArray(variables[rows], solver_options={"method0": method}, hwconf=x[0].hwconf)
+        result = np.empty(n_out, dtype=object)
+        result[columns] = np.asarray(array @ matrix[rows][:, columns])
+        return result
+
+    def cost(order: tuple[Any, Any, str]) -> int:
+        ends = (np.array([getattr(v, end) for v in x]) for end in ("low", "high", "step"))
+        fresh = FVArray.from_lhs(*ends, hwconf=x[0].hwconf)
+        return alir.adder_bits(
+            alir.unsigned_adders(trace(fresh, list(solve(np.asarray(fresh), *order)), keep_dead_inputs=True))
+        )
+
+    best = min(orders, key=cost) if effort else orders[0]
+    return solve(x, *best)
 
 
 def _lut(node: Lut, x: Variables, fraction: int) -> Variables:
@@ -366,7 +415,6 @@ def _take(node: Node, x: Variables) -> Variables:
 
 _LOWER: dict[type[Node], Callable[..., Variables]] = {
     Scale: _scale,
-    Dense: _dense,
     Relu: _relu,
     Quantize: _quantize,
     Multiply: _multiply,

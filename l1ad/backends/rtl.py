@@ -40,6 +40,7 @@ class RtlOptions:
     clock_ns : clock period.
     part : FPGA.
     top : name of the top module; by default the trigger's.
+    effort : orders of each layer that are tried for fewer look-up tables; none for 0.
     """
 
     flavor: Flavor = "verilog"
@@ -47,10 +48,13 @@ class RtlOptions:
     clock_ns: float = 25.0
     part: str = "xc7vx690tffg1927-2"
     top: str = ""
+    effort: int = 16
 
     def __post_init__(self) -> None:
         if self.flavor not in get_args(Flavor):
             raise InputError("rtl", "flavor", self.flavor, ", ".join(get_args(Flavor)))
+        if self.effort < 0:
+            raise InputError("rtl", "effort", self.effort, "0 or more")
         if self.latency_clocks < 0:
             raise InputError("rtl", "latency_clocks", self.latency_clocks, "0 (no registers) or more")
         if not self.clock_ns > 0:
@@ -116,8 +120,8 @@ class RtlProject:
         return tuple(self.folder / "src" / name for name in names)
 
 
-def trace_program(program: Program, outputs: Sequence[str] | None = None) -> Any:
-    """alkaid's program (`CombLogic`) of the nodes `outputs`, by default the score.
+def trace_program(program: Program, outputs: Sequence[str] | None = None, *, effort: int = 0) -> Any:
+    """alkaid's program (`CombLogic`) of the nodes `outputs`, by default the score; for `effort` see `RtlOptions`.
 
     Raises
     ------
@@ -130,7 +134,7 @@ def trace_program(program: Program, outputs: Sequence[str] | None = None) -> Any
     require("alkaid", "rtl")
     from alkaid.trace import trace
 
-    inputs, elements = lowering.lower(program, outputs or [program.score])
+    inputs, elements = lowering.lower(program, outputs or [program.score], effort=effort)
     return alir.unsigned_adders(trace(inputs, elements, keep_dead_inputs=True))
 
 
@@ -216,7 +220,7 @@ def convert(
         raise InputError(trigger.name, "latency", found, expected)
     project.prepare(folder, trigger, BACKEND)
     names = list(outputs or [program.score])
-    design = _design(trace_program(program, names), settings)
+    design = _design(trace_program(program, names, effort=settings.effort), settings)
     texts = _sources(trigger, settings, design, names)
     shutil.rmtree(folder / "src", ignore_errors=True)
     for name, text in texts.items():

@@ -109,7 +109,9 @@ class VerilatorRtl:
         trigger = self.project.trigger
         names = [node.name for node in trigger.program.nodes[1:]]
         folder = self.project.folder / "probe"
-        made = rtl.convert(trigger, None, folder, outputs=names, latency_clocks=0, part=self.project.options.part)
+        made = rtl.convert(
+            trigger, None, folder, outputs=names, latency_clocks=0, effort=0, part=self.project.options.part
+        )
         codes = _outputs(made, inputs, sum(trigger.program.node(name).size for name in names), self.workers)
         result, start = {}, 0
         for name in names:
