@@ -169,7 +169,7 @@ def test_a_higher_target_never_raises_the_threshold(scores: list[int], target: f
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_68_percent_interval_covers(weighted: bool) -> None:
-    """A few hundred toys (bench/interval_coverage.py has the full study); the true rate of a threshold t is exp(-t/200)."""
+    """A few hundred toys (the full study is in bench); the true rate of a threshold t is exp(-t/200)."""
     rng = np.random.default_rng(20 + weighted)
     toys, n, expected = 300, 6000, 150
     covered_68 = covered_95 = 0
