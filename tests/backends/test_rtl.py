@@ -125,6 +125,20 @@ def test_latency_adds_registers_and_keeps_the_logic(small, tmp_path: Path) -> No
     assert "estimate" in costs[0].provenance
 
 
+def test_effort_costs_no_correctness_and_saves_adders(every_node: Trigger, small) -> None:
+    from l1ad.backends import alir
+
+    for trigger in (small(2), every_node):
+        program = trigger.program
+        inputs = project.golden_vectors(program, 500)
+        combs = [rtl.trace_program(program, effort=effort) for effort in (0, 6)]
+        golden = trigger.score(inputs, golden=True)
+        for comb in combs:
+            scores = np.rint(comb.predict(inputs.astype(float), n_threads=1)[:, 0] * 16).astype(int)
+            np.testing.assert_array_equal(scores, golden)
+        assert alir.adder_bits(combs[1]) <= 1.05 * alir.adder_bits(combs[0])
+
+
 def test_out_of_reach_is_said_before_anything_is_written(small, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ns of logic .* \(estimate\), expected 2 ns; \d+ clocks of 1 ns"):
         rtl.convert(small(1), None, tmp_path / "x", clock_ns=1.0)
@@ -142,6 +156,7 @@ def test_stale_folder_is_refused(small, tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"flavor": "chisel"}, "verilog, vhdl"),
+        ({"effort": -1}, "0 or more"),
         ({"latency_clocks": -1}, "0 .no registers. or more"),
         ({"clock_ns": 0.0}, "more than 0"),
         ({"part": "ice40"}, "unknown family"),
