@@ -295,3 +295,43 @@ def test_deployed_v4_mutations(oracles: Path) -> None:
     result = validate(v4, data["hw"], n=40_000, realisations=["alkaid", "fast"], mutate=True)
     assert result.passed
     assert result.missed == ()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The initializer .* is unseeded:UserWarning")
+def test_qkeras_model_of_a_run_folder_is_compared(tmp_path: Path) -> None:
+    from l1ad.model.keras import import_tf, save_model
+    from l1ad.trigger.freeze import freeze_model
+    from l1ad.trigger.layers import Scaling
+
+    stack = import_tf()
+    keras, q = stack.keras, stack.qkeras
+
+    def bits(width: int, integer: int):
+        return q.quantized_bits(width, integer, alpha=1)
+
+    x = inputs = keras.Input((57,))
+    x = q.QActivation(bits(8, 5), name="input_quantizer")(x)
+    x = q.QDense(5, kernel_quantizer=bits(6, 2), bias_quantizer=bits(10, 6), name="hidden")(x)
+    x = q.QActivation(q.quantized_relu(10, 6), name="hidden_relu")(x)
+    x = q.QDense(3, kernel_quantizer=bits(6, 2), bias_quantizer=bits(10, 6), name="mu_dense")(x)
+    x = q.QActivation(bits(10, 6), name="mu")(x)
+    model = keras.Model(inputs, x)
+    rng = np.random.default_rng(4)
+    for layer in model.layers:
+        layer.set_weights([rng.normal(0, 1, w.shape) for w in layer.get_weights()])
+    scaling = Scaling(np.zeros(57), rng.integers(1, 5, 57))
+    freeze_model(model, scaling, "cms_ugt", "mu2", name="tiny").save(tmp_path / "trigger.json")
+    save_model(model, tmp_path / "model.h5")
+    result = validate(tmp_path, n=9000, realisations=["keras"])
+    assert result.passed
+    assert result.comparisons[0].events == result.events
+    # Another model than the one that was frozen is found out, layer and all.
+    layer = model.get_layer("mu_dense")
+    kernel, bias = layer.get_weights()
+    layer.set_weights([kernel, bias + 0.25])
+    save_model(model, tmp_path / "model.h5")
+    result = validate(tmp_path, n=9000, realisations=["keras"])
+    assert not result.passed
+    assert result.comparisons[0].first is not None
+    assert result.comparisons[0].first.node == "mu_dense"

@@ -31,6 +31,8 @@ REALISATIONS = {
 }
 #: Too slow for all events: compared on the first ones.
 SLOW = ("verilator",)
+#: Name of the layer that quantises the scaled inputs (see `l1ad.trigger.freeze`).
+_INPUT_LAYER = "input_quantizer"
 #: What stands for a value that is on no grid or in no range: a code that nothing else has.
 _OFF_GRID = 1 << 40
 
@@ -89,7 +91,11 @@ class KerasReplay:
         """Node by node, the layer whose output it is."""
         names = {node.name for node in self.trigger.program.nodes}
         result = {}
+        scales = [node.name for node in self.trigger.program.nodes if isinstance(node, Scale)]
         for layer in self.model.layers:
+            if layer.name == _INPUT_LAYER and scales:
+                result[scales[0]] = layer.name
+                continue
             activation = f"{layer.name}_activation"
             node = activation if activation in names else layer.name
             if node in names and type(layer).__name__ != "InputLayer":
@@ -112,14 +118,16 @@ class KerasReplay:
         layers = self.layers()
         replayed: dict[str, npt.NDArray[np.float64]] = {}
         for node in program.nodes:
-            if node.name in layers and replayed:
-                values[node.name] = _codes(replayed[layers[node.name]], node.type.fraction)
-                continue
             sources = [values[name] for name in node.inputs] or [np.asarray(inputs, dtype=np.int64)]
             fractions = tuple(program.node(name).type.fraction for name in node.inputs) or (0,)
-            values[node.name] = node.evaluate(*sources, fractions=fractions)
             if isinstance(node, Scale):
-                replayed = replay(self.model, node.type.to_float(values[node.name]))
+                # The model's own quantiser of the inputs does the last rounding and the saturation.
+                exact, fraction = node.exact(*sources, fractions=fractions)
+                replayed = replay(self.model, np.ldexp(exact.astype(np.float64), -fraction))
+            if node.name in layers and replayed:
+                values[node.name] = _codes(replayed[layers[node.name]], node.type.fraction)
+            else:
+                values[node.name] = node.evaluate(*sources, fractions=fractions)
         return values
 
 
