@@ -64,19 +64,30 @@ for _name, _parent in _VERBS:
     importlib.import_module(f"l1ad.cli.{_name}").register(_parent)
 
 
+#: What typer raises on words it cannot take; it does not export the base class under a name of its own.
+_UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError")
+
+
 def main() -> None:
     """Run the command line; an error that a user can cause is one line and a non-zero exit status."""
     try:
-        app(standalone_mode=True)
+        status = app(standalone_mode=False)
     except L1adError as error:
         if os.environ.get("L1AD_DEBUG"):
             raise
         sys.stderr.write(f"l1ad: error: {error}\n")
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
+    except _UsageError as error:  # type: ignore[misc]
+        message = error.format_message().rstrip(".")
+        if type(error).__name__ != "NoArgsIsHelpError":
+            message = f"l1ad: error: {' '.join(message.split())}; --help says more"
+        sys.stderr.write(f"{message}\n")
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("l1ad: interrupted\n")
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output has gone (`l1ad ... | head`): that is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
