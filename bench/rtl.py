@@ -113,7 +113,7 @@ def main() -> None:
         inputs = inputs[np.arange(4000 if options.quick else 20_000) % len(inputs)]
         traced = rtl.Interpreter(trigger)
         cases = [
-            Case("alkaid interpreter", lambda: traced.score(inputs), len(inputs), note="with its tracing"),
+            Case("alkaid interpreter", lambda: traced.score(inputs), len(inputs), note="traced once"),
             Case("verilator", lambda: simulated.score(inputs), len(inputs), ours=True, note="one process"),
         ]
         results = measure(cases, repeats=options.repeats)

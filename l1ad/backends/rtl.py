@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -150,19 +151,24 @@ class Interpreter:
         """Hash of the program that it was made from."""
         return self.trigger.hash
 
+    @cached_property
+    def _comb(self) -> Any:
+        return trace_program(self.trigger.program)
+
     def score(self, inputs: npt.NDArray[np.integer[Any]]) -> Codes:
         """Integer scores (N,) of hardware codes (N, inputs)."""
-        return _run(self.trigger.program, [self.trigger.program.score], inputs)[self.trigger.program.score][:, 0]
+        program = self.trigger.program
+        return _run(self._comb, program, [program.score], inputs)[program.score][:, 0]
 
     def trace(self, inputs: npt.NDArray[np.integer[Any]]) -> dict[str, Codes]:
         """Codes of every node, by name."""
-        return _run(self.trigger.program, [node.name for node in self.trigger.program.nodes[1:]], inputs)
+        program = self.trigger.program
+        names = [node.name for node in program.nodes[1:]]
+        return _run(trace_program(program, names), program, names, inputs)
 
 
-def _run(program: Program, names: Sequence[str], inputs: npt.NDArray[np.integer[Any]]) -> dict[str, Codes]:
-    comb = trace_program(program, names)
-    values = comb.predict(np.ascontiguousarray(inputs, dtype=np.float64), n_threads=1)
-    return split(program, names, values)
+def _run(comb: Any, program: Program, names: Sequence[str], inputs: npt.NDArray[np.integer[Any]]) -> dict[str, Codes]:
+    return split(program, names, comb.predict(np.ascontiguousarray(inputs, dtype=np.float64), n_threads=1))
 
 
 def split(program: Program, names: Sequence[str], values: npt.NDArray[np.float64]) -> dict[str, Codes]:
