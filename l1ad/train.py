@@ -222,6 +222,9 @@ def _fit(config: RunConfig, data: TrainingData) -> tuple[ScalingFit, tuple[str, 
             f"{len(truncated)} offsets lose their fraction in {offset_type}, the first {first.name} "
             f"({first.offset:g} becomes {first.stored_offset:g})"
         )
+    if fit.limited:
+        name, middle = fit.limited[0]
+        notes.append(f"{len(fit.limited)} offsets end with {offset_type}, the first {name}, which wants {middle:g}")
     if fit.borrowed:
         names = ", ".join(f"{name} from {source}" for name, source in fit.borrowed[:3])
         more = f" and {len(fit.borrowed) - 3} more" if len(fit.borrowed) > 3 else ""

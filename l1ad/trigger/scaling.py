@@ -81,11 +81,13 @@ class ScalingFit:
     scaling : the result.
     borrowed : names of inputs with too few entries, and the input whose scaling they take.
     constant : names of inputs that can only be zero.
+    limited : names of inputs whose offset lies beyond its type, and that offset; the end of the type is taken.
     """
 
     scaling: Scaling
     borrowed: tuple[tuple[str, str], ...] = ()
     constant: tuple[str, ...] = ()
+    limited: tuple[tuple[str, float], ...] = ()
 
 
 def fit_scaling(
@@ -101,7 +103,8 @@ def fit_scaling(
     """Offsets and power-of-two shifts that map two percentiles of the non-zero entries to about -span/2 and span/2.
 
     ``2**shift`` is ``(p95 - p5) / span`` rounded up to a power of two, the offset ``round((p5 + p95) / 2)``, with pt in
-    GeV and the rest in hardware codes (the recipe of the AXOL1TL training, l1-facts section 2).
+    GeV and the rest in hardware codes (the recipe of the AXOL1TL training, l1-facts section 2). An offset beyond its
+    type becomes the end of the type: the ap_fixed<10,9> of AXOL1TL v1 and v3 ends below the middle of a muon's phi.
 
     Raises
     ------
@@ -114,6 +117,8 @@ def fit_scaling(
     shift = np.zeros(layout.n_inputs, dtype=np.int64)
     borrowed: list[tuple[str, str]] = []
     constant: list[str] = []
+    limited: list[tuple[str, float]] = []
+    lowest, highest = (float(np.trunc(code * offset_type.lsb)) for code in (offset_type.min_code, offset_type.max_code))
     previous: dict[tuple[str, str], int] = {}
     groups = [name.rstrip("0123456789") for name in layout.slot_names for _ in range(layout.n_features)]
     flat_groups = [groups[i] for i in layout.input_index]
@@ -126,7 +131,10 @@ def fit_scaling(
             low, high = counts.percentiles(i, percentiles) * unit[i]
             if high > low:
                 shift[i] = int(np.ceil(np.log2((high - low) / span)))
-                offset[i] = round((low + high) / 2)
+                middle = float(round((low + high) / 2))
+                offset[i] = min(max(middle, lowest), highest)
+                if offset[i] != middle:
+                    limited.append((name, middle))
                 previous[flat_groups[i], w.name] = i
                 continue
         pending.append(i)
@@ -139,7 +147,7 @@ def fit_scaling(
         borrowed.append((layout.input_names[i], layout.input_names[source]))
     scaling = Scaling(offset, shift, offset_type, word)
     scaling.check(layout.n_inputs)
-    return ScalingFit(scaling, tuple(borrowed), tuple(constant))
+    return ScalingFit(scaling, tuple(borrowed), tuple(constant), tuple(limited))
 
 
 def scale_node(scaling: Scaling, layout: ObjectLayout, type: FixedType) -> Scale:

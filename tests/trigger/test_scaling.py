@@ -125,3 +125,19 @@ def test_a_scaling_by_hand_is_held_against_its_words():
         Scaling(np.where(np.arange(57) == 3, 600.0, 0.0), np.zeros(57, dtype=np.int64)).check(57)
     with pytest.raises(InputError, match="shift 0"):
         Scaling(np.zeros(57), np.full(57, 18)).check(57)
+
+
+def test_an_offset_beyond_its_type_ends_with_the_type(counts):
+    """AXOL1TL v1 and v3 store offsets in ap_fixed<10,9>, which ends at 255.5; a muon's phi runs to 575."""
+    free, v3 = fit_scaling(counts), fit_scaling(counts, offset_type=FixedType(10, 9))
+    assert not free.limited
+    names = [name for name, _ in v3.limited]
+    assert names
+    assert all(name.startswith("mu") and name.endswith("phi") for name in names)
+    for i, name in enumerate(LAYOUT.input_names):
+        wanted = free.scaling.offset[i]
+        assert v3.scaling.offset[i] == (255.0 if name in names else wanted)
+        assert (wanted > 255.5) == (name in names)
+    assert np.array_equal(v3.scaling.shift, free.scaling.shift)
+    report = scaling_report(v3.scaling, counts, INPUT)
+    assert not any(row.wraps for row in report)
