@@ -13,6 +13,9 @@ def simulate_command(
     out: Annotated[Path | None, typer.Option("--out", help="Events file to write (HDF5).")] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of crossings.")] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed; the result does not depend on the workers.")] = 1,
+    layout: Annotated[
+        str, typer.Option(help="What the trigger reports: cms_ugt, cms_calo_regions (18 x 14) or atlas_l1topo.")
+    ] = "cms_ugt",
     stratified: Annotated[
         bool, typer.Option("--stratified", help="Zero bias with populated tails and weights.")
     ] = False,
@@ -45,6 +48,7 @@ def simulate_command(
             process,
             n,
             seed=seed,
+            layout=layout,
             stratified=stratified,
             mu=mu,
             mu_spread=mu_spread,
@@ -54,7 +58,8 @@ def simulate_command(
         )
         writer.append(events)
     weights = f", mean weight {events.weight.mean():.4f}" if stratified else ""
-    typer.echo(f"{out}: {len(events)} crossings of {process}{weights}")
+    where = "" if layout == "cms_ugt" else f" in {layout}"
+    typer.echo(f"{out}: {len(events)} crossings of {process}{where}{weights}")
 
 
 def realism_command(

@@ -2,7 +2,8 @@
 
 What to use when: ``simulate("zero_bias", n, seed=...)`` for training data; ``simulate(..., stratified=True)`` for
 thresholds and rates, where a weighted event in the tail is worth thousands of natural ones; ``simulate("haa4b_ma15",
-...)`` for a signal on top of pile-up. ``realism_tables`` says how far to believe them.
+...)`` for a signal on top of pile-up; ``layout=`` for calorimeter regions or another experiment's objects instead of
+the global trigger's. ``realism_tables`` says how far to believe them.
 
 The chain, one module a step: :mod:`.processes` (verified PYTHIA settings), :mod:`.generate` (collisions at the
 calorimeter face, :mod:`.propagate` and :mod:`.suep` on the way), :mod:`.library` (their files), :mod:`.mixing`
@@ -10,7 +11,7 @@ calorimeter face, :mod:`.propagate` and :mod:`.suep` on the way), :mod:`.library
 (integers), :mod:`.produce` (many crossings in parallel). Every knob is in
 :class:`~l1ad.events.simulate.detector.Detector`.
 
-Left out: taus, isolation and quality bits, energy sums other than HT and missing energy, the return field of the yoke.
+Left out: isolation and quality bits, energy sums other than HT and missing energy, the return field of the yoke.
 Needs the extra ``simulate`` (pythia8mc, fastjet, numba); reading what was simulated does not.
 """
 

@@ -24,6 +24,8 @@ ETA_CENTRE: NDArray[np.float64] = 0.5 * (ETA_EDGES[1:] + ETA_EDGES[:-1])
 #: |ieta| of each row of the grid, 1 next to the centre.
 ABS_IETA: NDArray[np.int64] = np.where(np.arange(N_ETA) >= 40, np.arange(N_ETA) - 39, 40 - np.arange(N_ETA))
 FIRST_ENDCAP, FIRST_HF = 17, 29
+#: Regions of 4 x 4 towers cover |ieta| up to 28 (|eta| < 3), 14 by 18; the first one in azimuth is centred on 0.
+FIRST_REGION_ROW, FIRST_REGION_COLUMN = 12, -2
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,14 @@ class Detector:
     """Seed energy above which no veto applies."""
     eg_scale: float = 1.02
     """Calibration of clusters."""
+
+    # -- taus (the atlas_l1topo layout) --------------------------------------------------------------------------
+    tau_seed: float = 1.0
+    """Least energy of a seed tower."""
+    tau_min: float = 3.0
+    """Least pt of a tau."""
+    tau_scale: float = 1.0
+    """Calibration of clusters: none, as the topological trigger gets them."""
 
     # -- missing transverse energy -------------------------------------------------------------------------------
     met_barrel: float = 2.5

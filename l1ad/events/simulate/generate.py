@@ -23,7 +23,16 @@ from l1ad.events.simulate.suep import thermal_decay
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["ETA_MAX", "ET_MIN_GEV", "MU_PT_MIN_GEV", "generate", "generate_block", "generate_to_file"]
+__all__ = [
+    "ETA_MAX",
+    "ET_MIN_GEV",
+    "MAX_PYTHIA_SEED",
+    "MU_PT_MIN_GEV",
+    "generate",
+    "generate_block",
+    "generate_to_file",
+    "start",
+]
 
 ETA_MAX = 5.191  # outer edge of the forward calorimeter
 ET_MIN_GEV = 0.05  # softer particles are below any noise
@@ -32,13 +41,19 @@ MU_ETA_MAX = 2.5
 JET_PT_MIN_GEV = 10.0
 BEAM_SPOT_SIGMA_M = 0.035
 _BATCH = 500
-_MAX_PYTHIA_SEED = 900_000_000
+MAX_PYTHIA_SEED = 900_000_000
 
 Floats = NDArray[np.float64]
 
 
-def _start(process: Process, tune: str, seed: int) -> Any:
-    """A PYTHIA instance that accepted every setting."""
+def start(process: Process, tune: str, seed: int, hook: Callable[[Any], Any] | None = None) -> Any:
+    """A PYTHIA instance that accepted every setting.
+
+    Parameters
+    ----------
+    hook:
+        Makes a ``UserHooks`` from the ``pythia8mc`` module; the caller keeps what it returns alive.
+    """
     try:
         import pythia8mc
     except ImportError as error:
@@ -50,6 +65,8 @@ def _start(process: Process, tune: str, seed: int) -> Any:
     for setting in settings:
         if not pythia.readString(setting):
             raise InputError(process.name, "setting", repr(setting), "one that PYTHIA accepts")
+    if hook is not None:
+        pythia.setUserHooksPtr(hook(pythia8mc))
     if not pythia.init():
         raise InputError(process.name, "settings", "a set that PYTHIA cannot start with", "a consistent set")
     return pythia
@@ -165,7 +182,7 @@ def _batches(pythia: Any, process: Process, n: int, rng: np.random.Generator) ->
 def generate_block(process: Process, n: int, seed: np.random.SeedSequence, tune: str = "monash") -> Library:
     """``n`` collisions from one child seed."""
     seed_pythia, seed_numpy = seed.spawn(2)
-    pythia = _start(process, tune, 1 + int(seed_pythia.generate_state(1)[0]) % _MAX_PYTHIA_SEED)
+    pythia = start(process, tune, 1 + int(seed_pythia.generate_state(1)[0]) % MAX_PYTHIA_SEED)
     parts = [part for part, _ in _batches(pythia, process, n, np.random.default_rng(seed_numpy))]
     lib = concatenate(parts)
     sigma = float(pythia.infoPython().sigmaGen()) * len(lib) / lib.n_tried

@@ -1,4 +1,4 @@
-"""The compiled part: deposits to towers, towers to jets, e/gamma and missing energy.
+"""The compiled part: deposits to towers, towers to jets, e/gamma, taus, regions and missing energy.
 
 Each step is a function of its own so that it can be tested on towers made by hand. Towers live in a padded array: 80
 x 72 with :data:`PAD` rows of nothing above and below and the azimuth continued by :data:`PAD` columns on both sides,
@@ -14,11 +14,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from l1ad.events.simulate.detector import FIRST_ENDCAP, FIRST_HF
+from l1ad.events.simulate.detector import FIRST_ENDCAP, FIRST_HF, FIRST_REGION_COLUMN, FIRST_REGION_ROW
 from l1ad.events.simulate.towers import LEAK_STEPS
 
 __all__ = [
     "N_CANDIDATES",
+    "N_REGIONS",
     "PAD",
     "PADDED",
     "crossings",
@@ -27,6 +28,8 @@ __all__ = [
     "jets",
     "missing",
     "primitives",
+    "regions",
+    "taus",
     "wrap_phi",
 ]
 
@@ -35,8 +38,10 @@ _compile = cast(Callable[[F], F], numba.njit(cache=True, nogil=True))
 
 PAD = 7  # a jet's outer strip ends 7 towers from its centre
 PADDED = (80 + 2 * PAD, 72 + 2 * PAD)
-N_CANDIDATES = 16  # jets and e/gammas kept for the final sort
+N_CANDIDATES = 16  # jets, e/gammas and taus kept for the final sort
 TOWER_MAX_GEV = 127.5  # 8 bits of 0.5 GeV
+N_REGIONS = 18 * 14
+REGION_CODE_MAX = 1023  # 10 bits of 0.5 GeV
 
 Array = NDArray[Any]
 
@@ -57,6 +62,7 @@ def _window(rows: int, columns: int) -> NDArray[np.int64]:
 
 JET_WINDOW = _window(4, 4)
 EG_WINDOW = _window(1, 2)
+TAU_WINDOW = _window(1, 1)
 
 
 @_compile
@@ -331,6 +337,48 @@ def e_gammas(em: Array, had: Array, lead: Array, knobs: Array, eta_centre: Array
 
 
 @_compile
+def taus(tower: Array, knobs: Array, eta_centre: Array, out: Array) -> int:
+    """Narrow clusters: 3 x 3 towers (0.26 x 0.26) around a tower that is the largest of them, within |eta| < 2.5.
+
+    ``knobs``: least energy of the seed tower. Neither isolation nor a shape is asked for, as for the list that the
+    topological trigger gets. ``out`` (k, 3) gets pt of the hardest k, pseudorapidity and azimuth of their seeds.
+    Returns how many there are.
+    """
+    seed_min = knobs[0]
+    n = 0
+    for row in range(PAD + 14, PAD + 66):
+        for column in range(PAD, PAD + 72):
+            s = tower[row, column]
+            if s < seed_min or s <= 0 or not _is_maximum(tower, row, column, TAU_WINDOW):
+                continue
+            pt = _block(tower, row - 1, row + 2, column - 1, column + 2)
+            k = _keep(out, n, pt)
+            if k < 0:
+                continue
+            if k == n:
+                n += 1
+            out[k, 0] = pt
+            out[k, 1] = eta_centre[row - PAD]
+            out[k, 2] = (column - PAD + 0.5) * (2 * np.pi / 72)
+    return n
+
+
+@_compile
+def regions(tower: Array, out: Array) -> None:
+    """Transverse energy of 18 x 14 regions of 4 x 4 towers in steps of 0.5 GeV, at most 10 bits, into ``out`` (252,).
+
+    Position 14 * azimuth + pseudorapidity; azimuth 0 is centred on 0 (towers 71, 72, 1, 2 of 72), pseudorapidity 0 is
+    the most negative, next to -3.
+    """
+    for a in range(18):
+        column = PAD + FIRST_REGION_COLUMN + 4 * a
+        for e in range(14):
+            row = PAD + FIRST_REGION_ROW + 4 * e
+            total = _block(tower, row, row + 4, column, column + 4)
+            out[14 * a + e] = min(np.int64(np.rint(2.0 * total)), REGION_CODE_MAX)
+
+
+@_compile
 def crossings(
     first: Array,
     events: Array,
@@ -348,16 +396,20 @@ def crossings(
     tower_knobs: Array,
     met_knobs: Array,
     eg_knobs: Array,
+    tau_knobs: Array,
     jet_seed: float,
     out_jets: Array,
     out_egs: Array,
+    out_taus: Array,
+    out_regions: Array,
     out_met: Array,
     out_sums: Array,
 ) -> None:
     """All crossings of a chunk: collisions ``events[first[i]:first[i + 1]]`` make crossing i.
 
-    ``spikes`` (n, 3): transverse energy (0 for none), row, column. Outputs: jets (n, k, 4), e/gammas (n, k, 3), missing
-    energy (n, 4), towers hit and total (n, 2); unused slots keep what they held.
+    ``spikes`` (n, 3): transverse energy (0 for none), row, column. Outputs: jets (n, k, 4), e/gammas and taus (n, k,
+    3), regions (n, 252), missing energy (n, 4), towers hit and total (n, 2); unused slots keep what they held. An
+    output of the first four that has no rows is not wanted and not made.
     """
     sum_em = np.zeros((80, 72), np.float32)
     sum_had = np.zeros((80, 72), np.float32)
@@ -386,5 +438,11 @@ def crossings(
         out_sums[i, 0] = hit
         out_sums[i, 1] = total
         missing(tower, hit, met_knobs, out_met[i])
-        jets(tower, jet_seed, out_jets[i])
-        e_gammas(em_pad, had_pad, lead, eg_knobs, eta_centre, out_egs[i])
+        if len(out_jets) > 0:
+            jets(tower, jet_seed, out_jets[i])
+        if len(out_egs) > 0:
+            e_gammas(em_pad, had_pad, lead, eg_knobs, eta_centre, out_egs[i])
+        if len(out_taus) > 0:
+            taus(tower, tau_knobs, eta_centre, out_taus[i])
+        if len(out_regions) > 0:
+            regions(tower, out_regions[i])

@@ -1,11 +1,23 @@
-"""From drawn crossings to what the Level-1 trigger reports: integers in the ``cms_ugt`` layout.
+"""From drawn crossings to what a Level-1 trigger reports: integers in one of the layouts of :data:`LAYOUTS`.
 
-Slots: missing energy (towers without HF), 4 e/gammas, 4 muons at the second station, 10 jets; per-event columns ``ht``
-and ``met_hf`` (missing energy with HF) in the same 0.5 GeV steps.
+``cms_ugt``: missing energy (towers without HF), 4 e/gammas, 4 muons at the second station, 10 jets; per-event columns
+``ht`` and ``met_hf`` (missing energy with HF) in the same 0.5 GeV steps.
+
+``cms_calo_regions``: 18 x 14 sums of 4 x 4 calibrated towers, electromagnetic and hadronic, after the towers' own zero
+suppression and saturation (127.5 GeV each); 0.5 GeV a step, pegged at 1023 (``UCTRegion::process`` and the order of
+``L1TCaloSummary`` in cmssw L1Trigger).
+
+``atlas_l1topo``: the same crossing and detector in the words of another experiment's trigger: 6 jets (as above, HF
+included), 4 taus (3 x 3 towers around the largest of them, |eta| < 2.5, no isolation), 4 muons, missing energy with HF;
+0.1 GeV a step. A stand-in with the right multiplicities, spectrum and words, not an emulation of that detector, whose
+muons come with one of some fixed thresholds where these have a continuous pt.
+
+The same seed gives the same crossings in each layout.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +31,14 @@ from l1ad.events.simulate.mixing import Crossings, Pool
 from l1ad.events.simulate.propagate import to_second_station
 from l1ad.events.sums import ht_of_jets
 
-__all__ = ["L1Objects", "RawObjects", "emulate", "reconstruct"]
+__all__ = ["LAYOUTS", "L1Objects", "RawObjects", "emulate", "reconstruct"]
 
+#: Layouts that can be simulated, and the lists of candidates that each needs.
+LAYOUTS: dict[str, tuple[str, ...]] = {
+    "cms_ugt": ("jets", "egs"),
+    "cms_calo_regions": ("regions",),
+    "atlas_l1topo": ("jets", "taus"),
+}
 _HT_CODE_MAX = 4095  # 12 bits, as the other sums
 _NOISE_TABLE = 400_003  # normal numbers a chunk; a crossing reads 2 x 5760 of them from a random start
 _TOWERS = 80 * 72
@@ -32,12 +50,15 @@ Array = NDArray[Any]
 class RawObjects:
     """Uncalibrated calorimeter objects of n crossings, k candidates each in no order, zero where there is none.
 
-    ``jets`` (n, k, 4): pt after pile-up subtraction, pile-up, row, column; ``egs`` (n, k, 3): pt, pseudorapidity,
-    azimuth; ``met`` (n, 4): x and y without HF, x and y with it; ``towers_hit`` (n,); ``sum_et`` (n,). GeV.
+    ``jets`` (n, k, 4): pt after pile-up subtraction, pile-up, row, column; ``egs`` and ``taus`` (n, k, 3): pt,
+    pseudorapidity, azimuth; ``met`` (n, 4): x and y without HF, x and y with it; ``towers_hit`` (n,); ``sum_et`` (n,).
+    GeV. ``regions`` (n, 252): codes of 0.5 GeV. Those of the first four that were not asked for have no rows.
     """
 
     jets: Array
     egs: Array
+    taus: Array
+    regions: Array
     met: Array
     towers_hit: Array
     sum_et: Array
@@ -45,20 +66,28 @@ class RawObjects:
 
 @dataclass(frozen=True)
 class L1Objects:
-    """Hardware integers: ``hw`` (n, 19, 3), ``ht`` and ``met_hf`` (n,), LSB 0.5 GeV."""
+    """Hardware integers: ``hw`` (n, slots, features) of a layout, and per-event columns (n,) beside them."""
 
     hw: NDArray[np.int16]
-    ht: NDArray[np.int16]
-    met_hf: NDArray[np.int16]
+    columns: dict[str, NDArray[np.int16]]
 
 
-def reconstruct(pool: Pool, crossings: Crossings, detector: Detector, rng: np.random.Generator) -> RawObjects:
-    """Run the compiled emulation over all crossings."""
+def reconstruct(
+    pool: Pool,
+    crossings: Crossings,
+    detector: Detector,
+    rng: np.random.Generator,
+    wanted: tuple[str, ...] = LAYOUTS["cms_ugt"],
+) -> RawObjects:
+    """Run the compiled emulation over all crossings, for the lists of candidates that are ``wanted``."""
     from l1ad.events.simulate import kernel
 
     n, d = len(crossings), detector
-    jets = np.zeros((n, kernel.N_CANDIDATES, 4), np.float32)
-    egs = np.zeros((n, kernel.N_CANDIDATES, 3), np.float32)
+    rows = {name: n if name in wanted else 0 for name in ("jets", "egs", "taus", "regions")}
+    jets = np.zeros((rows["jets"], kernel.N_CANDIDATES, 4), np.float32)
+    egs = np.zeros((rows["egs"], kernel.N_CANDIDATES, 3), np.float32)
+    taus = np.zeros((rows["taus"], kernel.N_CANDIDATES, 3), np.float32)
+    regions = np.zeros((rows["regions"], kernel.N_REGIONS), np.int16)
     met = np.zeros((n, 4), np.float32)
     sums = np.zeros((n, 2), np.float32)
     gain_em, gain_had = gain_maps(d)
@@ -80,13 +109,16 @@ def reconstruct(pool: Pool, crossings: Crossings, detector: Detector, rng: np.ra
         np.array([d.noise_em, d.noise_had, d.zs_em, d.zs_had, d.zs_hf, d.scale_em, d.scale_had]),
         np.array([d.met_barrel, d.met_endcap, d.met_hf, d.met_pileup]),
         np.array([d.eg_seed, d.eg_h_over_e, d.eg_fine_grain, d.eg_shape, d.eg_veto_off]),
+        np.array([d.tau_seed]),
         d.jet_seed,
         jets,
         egs,
+        taus,
+        regions,
         met,
         sums,
     )
-    return RawObjects(jets, egs, met, sums[:, 0], sums[:, 1])
+    return RawObjects(jets, egs, taus, regions, met, sums[:, 0], sums[:, 1])
 
 
 def magnitude_codes(values: Array, lsb: float, code_max: int) -> NDArray[np.int16]:
@@ -128,41 +160,92 @@ def hadronic_sum(hw: NDArray[np.int16], layout: ObjectLayout) -> NDArray[np.int1
     return np.asarray(np.minimum(ht_of_jets(hw, layout), _HT_CODE_MAX), np.int16)
 
 
+@dataclass(frozen=True)
+class _Emulation:
+    """One call of :func:`emulate`: what its steps share, and the codes as they are filled in."""
+
+    pool: Pool
+    crossings: Crossings
+    detector: Detector
+    rng: np.random.Generator
+    calibration: JetCalibration
+    layout: ObjectLayout
+    raw: RawObjects
+    hw: NDArray[np.int16]
+
+    def fill_met(self, scale: float, x: Array, y: Array) -> None:
+        """Missing energy of these components (n,), in GeV, into its slot."""
+        word, _, phi_word = self.layout.group("met").words
+        slot = self.hw[:, self.layout.slices["met"]][:, 0]
+        slot[:, 0] = magnitude_codes(scale * np.hypot(x, y), word.lsb, word.code_max)
+        slot[:, 2] = np.where(slot[:, 0] > 0, angle_codes(np.arctan2(y, x), phi_word.period), 0)
+
+    def fill_clusters(self, name: str, clusters: Array, scale: float, least: float) -> None:
+        """E/gammas or taus (n, k, 3), calibrated by one factor."""
+        values = clusters.astype(np.float64)
+        _fill(self.hw, self.layout, name, values[:, :, 0] * scale, values[:, :, 1], values[:, :, 2], least)
+
+    def fill_jets(self) -> None:
+        """Jets, calibrated by pt and region."""
+        jets = self.raw.jets.astype(np.float64)
+        row = jets[:, :, 2].astype(np.int64)
+        pt = np.where(jets[:, :, 0] > 0, self.calibration(jets[:, :, 0], row, self.detector), 0.0)
+        phi = (jets[:, :, 3] + 0.5) * (2 * np.pi / 72)
+        _fill(self.hw, self.layout, "jet", pt, ETA_CENTRE[row], phi, self.detector.jet_min)
+
+    def fill_muons(self) -> None:
+        """Muons at the second station."""
+        pt, eta, phi = muons(self.pool, self.crossings, self.detector, self.rng)
+        _fill(self.hw, self.layout, "mu", pt, eta, phi, self.detector.mu_min)
+
+
+def _ugt(e: _Emulation) -> dict[str, NDArray[np.int16]]:
+    d, met = e.detector, e.raw.met
+    e.fill_met(d.met_scale, met[:, 0], met[:, 1])
+    e.fill_clusters("eg", e.raw.egs, d.eg_scale, d.eg_min)
+    e.fill_jets()
+    e.fill_muons()
+    word = e.layout.group("met").words[0]
+    met_hf = d.met_scale_hf * np.hypot(met[:, 2], met[:, 3])
+    return {"ht": hadronic_sum(e.hw, e.layout), "met_hf": magnitude_codes(met_hf, word.lsb, word.code_max)}
+
+
+def _calo_regions(e: _Emulation) -> dict[str, NDArray[np.int16]]:
+    e.hw[:, :, 0] = e.raw.regions
+    return {}
+
+
+def _l1topo(e: _Emulation) -> dict[str, NDArray[np.int16]]:
+    d, met = e.detector, e.raw.met
+    e.fill_jets()
+    e.fill_clusters("tau", e.raw.taus, d.tau_scale, d.tau_min)
+    e.fill_muons()
+    e.fill_met(d.met_scale_hf, met[:, 2], met[:, 3])
+    return {}
+
+
+_FILL: dict[str, Callable[[_Emulation], dict[str, NDArray[np.int16]]]] = {
+    "cms_ugt": _ugt,
+    "cms_calo_regions": _calo_regions,
+    "atlas_l1topo": _l1topo,
+}
+
+
 def emulate(
     pool: Pool,
     crossings: Crossings,
     detector: Detector,
     rng: np.random.Generator,
     calibration: JetCalibration | None = None,
+    layout: str = "cms_ugt",
 ) -> L1Objects:
-    """Level-1 objects of drawn crossings."""
-    calibration = calibration or default_calibration()
-    layout = get_layout("cms_ugt")
-    raw = reconstruct(pool, crossings, detector, rng)
-    n = len(crossings)
-    hw = np.zeros((n, *layout.shape), np.int16)
-
-    word, _, phi_word = layout.group("met").words
-    met = detector.met_scale * np.hypot(raw.met[:, 0], raw.met[:, 1])
-    hw[:, 0, 0] = magnitude_codes(met, word.lsb, word.code_max)
-    hw[:, 0, 2] = np.where(hw[:, 0, 0] > 0, angle_codes(np.arctan2(raw.met[:, 1], raw.met[:, 0]), phi_word.period), 0)
-    met_hf = detector.met_scale_hf * np.hypot(raw.met[:, 2], raw.met[:, 3])
-
-    egs = raw.egs.astype(np.float64)
-    _fill(hw, layout, "eg", egs[:, :, 0] * detector.eg_scale, egs[:, :, 1], egs[:, :, 2], detector.eg_min)
-
-    jets = raw.jets.astype(np.float64)
-    row = jets[:, :, 2].astype(np.int64)
-    pt = np.where(jets[:, :, 0] > 0, calibration(jets[:, :, 0], row, detector), 0.0)
-    _fill(hw, layout, "jet", pt, ETA_CENTRE[row], (jets[:, :, 3] + 0.5) * (2 * np.pi / 72), detector.jet_min)
-
-    pt, eta, phi = muons(pool, crossings, detector, rng)
-    _fill(hw, layout, "mu", pt, eta, phi, detector.mu_min)
-    return L1Objects(
-        hw=hw,
-        ht=hadronic_sum(hw, layout),
-        met_hf=magnitude_codes(met_hf, word.lsb, word.code_max),
-    )
+    """What the trigger reports of drawn crossings, in a layout of :data:`LAYOUTS`."""
+    shape = get_layout(layout)
+    raw = reconstruct(pool, crossings, detector, rng, LAYOUTS[layout])
+    hw = np.zeros((len(crossings), *shape.shape), np.int16)
+    e = _Emulation(pool, crossings, detector, rng, calibration or default_calibration(), shape, raw, hw)
+    columns = _FILL[layout](e)
+    return L1Objects(hw, columns)
 
 
 def muons(

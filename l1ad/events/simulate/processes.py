@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BACKGROUND", "COMMON", "PTHAT_EDGES", "SIGNALS", "SQRT_S_GEV", "TUNES", "Process", "get_process"]
+__all__ = ["BACKGROUND", "COMMON", "PTHAT_EDGES", "SIGNALS", "SQRT_S_GEV", "TUNES", "Process", "forced", "get_process"]
 
 SQRT_S_GEV = 13600.0
 
@@ -96,7 +96,7 @@ class Process:
     about: str = ""
 
 
-def _forced(pid: int, mass: float, width: float, *channels: str) -> tuple[str, ...]:
+def forced(pid: int, mass: float, width: float, *channels: str) -> tuple[str, ...]:
     """Mass, width and decays of an existing scalar, its default channels kept but switched off."""
     return (
         f"{pid}:m0 = {mass}",
@@ -182,7 +182,7 @@ SIGNALS: dict[str, Process] = {
                 "HiggsSM:gg2H = on",
                 "25:onMode = off",
                 "25:addChannel = 1 1.0 100 36 36",
-                *_forced(36, 15.0, 0.01, "1.0 100 5 -5"),
+                *forced(36, 15.0, 0.01, "1.0 100 5 -5"),
             ),
             3000,
             about="h(125) -> a a -> 4 b, m_a = 15",
@@ -192,7 +192,7 @@ SIGNALS: dict[str, Process] = {
             (
                 _BSM,
                 "HiggsBSM:gg2A3 = on",
-                *_forced(36, 50.0, 0.01, "1.0 100 23 23"),
+                *forced(36, 50.0, 0.01, "1.0 100 23 23"),
                 "23:mMin = 4.",
                 "23:onMode = off",
                 "23:onIfAny = 11 13",
@@ -215,13 +215,13 @@ SIGNALS: dict[str, Process] = {
         ),
         Process(
             "h0tautau_m60",
-            (_BSM, "HiggsBSM:gg2H1 = on", *_forced(25, 60.0, 0.01, "1.0 100 15 -15")),
+            (_BSM, "HiggsBSM:gg2H1 = on", *forced(25, 60.0, 0.01, "1.0 100 15 -15")),
             3000,
             about="h0(60) -> tau tau",
         ),
         Process(
             "hptaunu_m60",
-            (_BSM, "HiggsBSM:ffbar2H+- = on", *_forced(37, 60.0, 0.01, "1.0 100 -15 16")),
+            (_BSM, "HiggsBSM:ffbar2H+- = on", *forced(37, 60.0, 0.01, "1.0 100 -15 16")),
             3000,
             about="h+-(60) -> tau nu",
         ),

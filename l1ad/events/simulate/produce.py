@@ -13,7 +13,7 @@ import numpy as np
 from l1ad.errors import InputError
 from l1ad.events.simulate.calibration import JetCalibration, default_calibration
 from l1ad.events.simulate.detector import Detector
-from l1ad.events.simulate.level1 import emulate
+from l1ad.events.simulate.level1 import LAYOUTS, emulate
 from l1ad.events.simulate.library import Library, describe_library, read_library
 from l1ad.events.simulate.mixing import MU_REFERENCE, Pool, draw, hardest_pthat, make_pool
 from l1ad.events.simulate.processes import BACKGROUND, SQRT_S_GEV, get_process
@@ -97,6 +97,7 @@ class Job:
     mu: float
     mu_spread: float
     detector: Detector
+    layout: str = "cms_ugt"
     calibration: JetCalibration = field(default_factory=default_calibration)
 
 
@@ -107,11 +108,10 @@ def simulate_chunk(pool: Pool, job: Job, start: int, n: int, seed: np.random.See
     drawn = draw(
         pool, n, job.detector, rng, mu=job.mu, mu_spread=job.mu_spread, stratified=job.stratified, signal=signal
     )
-    objects = emulate(pool, drawn, job.detector, rng, job.calibration)
+    objects = emulate(pool, drawn, job.detector, rng, job.calibration, job.layout)
     out: dict[str, Any] = {
         "hw": objects.hw,
-        "ht": objects.ht,
-        "met_hf": objects.met_hf,
+        **objects.columns,
         # whole collisions: no detector measures pile-up any better
         "n_pv": np.rint(drawn.mu).astype(np.float32),
         "n_pu": drawn.counts.sum(axis=1).astype(np.int16),
@@ -171,6 +171,7 @@ def simulate(
     n: int = 10_000,
     *,
     seed: int,
+    layout: str = "cms_ugt",
     stratified: bool = False,
     mu: float = MU_REFERENCE,
     mu_spread: float = 6.0,
@@ -191,7 +192,10 @@ def simulate(
     n:
         Number of crossings.
     seed:
-        Root of all randomness; the result depends on it and on the libraries, not on ``workers``.
+        Root of all randomness; the result depends on it and on the libraries, not on ``workers``. The crossings do not
+        depend on ``layout`` either: two calls see the same ones through two triggers.
+    layout:
+        What the trigger reports: ``cms_ugt``, ``cms_calo_regions`` or ``atlas_l1topo`` (see :mod:`.level1`).
     stratified:
         Zero bias with populated tails and a ``weight`` column of mean 1.
     mu, mu_spread:
@@ -208,14 +212,14 @@ def simulate(
     Returns
     -------
     Events
-        In the layout ``cms_ugt``, with columns ``ht`` and ``met_hf`` (codes of 0.5 GeV), ``n_pv`` (mean pile-up of the
-        crossing, rounded), ``n_pu`` (collisions it holds), and the truth ``hardest`` (index into the
-        metadata's ``strata``) and ``pthat_max`` (GeV).
+        With columns ``n_pv`` (mean pile-up of the crossing, rounded), ``n_pu`` (collisions it holds), and the truth
+        ``hardest`` (index into the metadata's ``strata``) and ``pthat_max`` (GeV); in ``cms_ugt`` also ``ht`` and
+        ``met_hf`` (codes of 0.5 GeV).
 
     Raises
     ------
     InputError
-        For an unknown process, impossible numbers, or weights asked for a signal.
+        For an unknown process or layout, impossible numbers, or weights asked for a signal.
     """
     from l1ad.events.store import Events
 
@@ -223,6 +227,8 @@ def simulate(
         get_process(process)
         if stratified:
             raise InputError("stratified", found=f"process {process}", expected=f"process {ZERO_BIAS}")
+    if layout not in LAYOUTS:
+        raise InputError("layout", found=layout, expected=f"one of {', '.join(LAYOUTS)}")
     if n < 1:
         raise InputError("n", found=n, expected="at least 1 crossing")
     if not 0 <= mu <= 200:
@@ -237,7 +243,7 @@ def simulate(
     wanted = names + ([signal] if signal else [])
     about = ensure_libraries(folder, wanted, workers=workers, progress=progress)
 
-    job = Job(process, stratified, mu, mu_spread, detector or Detector())
+    job = Job(process, stratified, mu, mu_spread, detector or Detector(), layout)
     starts = range(0, n, CHUNK)
     children = np.random.SeedSequence([seed, *process.encode(), int(stratified)]).spawn(len(starts))
     tasks = [(start, min(CHUNK, n - start), child) for start, child in zip(starts, children, strict=True)]
@@ -258,4 +264,4 @@ def simulate(
         "detector": asdict(job.detector),
     }
     hw = arrays.pop("hw")
-    return Events.from_arrays(hw, layout="cms_ugt", columns=arrays, meta=meta, where=process)
+    return Events.from_arrays(hw, layout=layout, columns=arrays, meta=meta, where=process)

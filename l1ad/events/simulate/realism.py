@@ -311,6 +311,9 @@ def realism_tables(*sources: str | Path | Events) -> RealismReport:
     weighted: list[Events] = []
     for source in sources:
         for events in _expand(source):
+            if events.layout.name != "cms_ugt":
+                name = str(source) if not isinstance(source, Events) else "events"
+                raise InputError(name, "layout", events.layout.name, "cms_ugt")
             process = events.meta.get("process")
             if process == "tt_hadronic":
                 top.append(events)

@@ -45,7 +45,8 @@ def raw(n: int = 1, **objects: list) -> level1.RawObjects:
     for i, eg in enumerate(objects.get("egs", [])):
         egs[0, i] = eg
     met[0] = objects.get("met", [0, 0, 0, 0])
-    return level1.RawObjects(jets, egs, met, np.zeros(n), np.zeros(n))
+    none = np.zeros((0, 0))
+    return level1.RawObjects(jets, egs, none, none, met, np.zeros(n), np.zeros(n))
 
 
 def convert(
@@ -65,8 +66,8 @@ def test_saturation_codes_of_every_object(monkeypatch: pytest.MonkeyPatch, pool:
     layout = get_layout("cms_ugt")
     assert (got.hw[0, 0, 0], got.hw[0, 1, 0], got.hw[0, 9, 0]) == (4095, 511, 2047)
     assert list(np.flatnonzero(layout.saturated(got.hw)[0])) == [0, 1, 9]
-    assert got.met_hf[0] == 4095
-    assert got.ht[0] == 2047
+    assert got.columns["met_hf"][0] == 4095
+    assert got.columns["ht"][0] == 2047
 
 
 def test_slots_are_ordered_and_the_rest_is_zero(monkeypatch: pytest.MonkeyPatch, pool: Pool) -> None:
@@ -82,7 +83,7 @@ def test_slots_are_ordered_and_the_rest_is_zero(monkeypatch: pytest.MonkeyPatch,
 
 def test_ht_counts_central_jets_above_threshold(monkeypatch: pytest.MonkeyPatch, pool: Pool) -> None:
     jets = [[30.0, 0, 40, 0], [29.9, 0, 42, 20], [50.0, 0, 5, 30], [100.0, 0, 60, 40]]
-    assert convert(monkeypatch, pool, raw(jets=jets)).ht[0] == 2 * (30 + 100)
+    assert convert(monkeypatch, pool, raw(jets=jets)).columns["ht"][0] == 2 * (30 + 100)
 
 
 def lone_muons(pool: Pool, mirror: int, n: int) -> tuple[Pool, Crossings]:
