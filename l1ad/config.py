@@ -132,12 +132,23 @@ class DecoderConfig(Section):
     activation: Literal["relu", "leaky_relu", "elu", "tanh"] = "relu"
 
 
+#: The log variance for the score rz, from -16 to 16: what a network says of inputs far from its training sample grows
+#: with them, and exp(-log_var) with that: beyond every word, were there no end to it.
+RZ_LOG_VAR = "quantized_bits(8,4)"
+
+
 class VaeConfig(Quantised):
-    """Dense variational autoencoder: the encoder runs on the FPGA."""
+    """Dense variational autoencoder: the encoder runs on the FPGA.
+
+    Attributes
+    ----------
+    log_var : quantiser of the log variance; nothing for that of `head`, or for `RZ_LOG_VAR` if the score is ``rz``.
+    """
 
     family: Literal["vae"]
     hidden: list[Size] = [28, 15]
     latent: Size = 8
+    log_var: str | None = None
     decoder: DecoderConfig = DecoderConfig()
 
 
@@ -170,12 +181,13 @@ class ConvLayer(Section):
 
 
 class CnnVaeConfig(Quantised):
-    """Convolutional variational autoencoder on the objects x features image."""
+    """Convolutional variational autoencoder on the objects x features image; `log_var` as in `VaeConfig`."""
 
     family: Literal["cnn_vae"]
     conv: Annotated[list[ConvLayer], Field(min_length=1)]
     hidden: list[Size] = []
     latent: Size = 8
+    log_var: str | None = None
     pool_factor: str = "quantized_bits(10,0)"
     decoder: DecoderConfig = DecoderConfig()
 
@@ -399,9 +411,12 @@ class FreezeConfig(Section):
 
     Attributes
     ----------
-    term : type of each square or product before the sum.
-    score : type of the sum, with 4 bits of fraction.
-    exponential : type of the entries of exp tables (kl and rz).
+    shift : the score is ``2**-shift`` of its definition, for one that outgrows its word; nothing for 0, or for the
+        smallest with which no input can saturate the score if that is ``rz``.
+    term : type of each square or product before the sum, times ``2**-shift``.
+    score : type of the sum times ``2**-shift``, with 4 bits of fraction.
+    exponential : type of the entries of exp tables (kl and rz); nothing for one with 18 bits, 10 of them before the
+        point, or as many as the largest entry needs if the score is ``rz``.
     log_var : type to which the log variance is cut before its table; nothing for the type of the head.
     activation, head : types that replace the trained ones, as the deployed AXOL1TL v1 truncates and wraps where QKeras
         rounds and saturates; the frozen trigger then differs from the trained model, and its report says so.
@@ -409,7 +424,8 @@ class FreezeConfig(Section):
 
     term: str = "ap_ufixed<18,14,TRN,SAT>"
     score: str = "ap_ufixed<18,14,TRN,SAT>"
-    exponential: str = "ap_ufixed<18,10,RND_CONV,SAT>"
+    shift: Annotated[int, Field(ge=0, le=40)] | None = None
+    exponential: str | None = None
     log_var: str | None = None
     activation: str | None = None
     head: str | None = None
@@ -486,6 +502,15 @@ class RunConfig(Section):
     calibration: CalibrateConfig = CalibrateConfig()
     report: ReportConfig = ReportConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _log_var_of_rz(cls, value: Any) -> Any:
+        model = value.get("model") if isinstance(value, dict) else None
+        variational = isinstance(model, dict) and "rz" in SCORES_OF_FAMILY.get(model.get("family", ""), ())
+        if variational and value.get("score") == "rz" and model.get("log_var") is None:
+            return {**value, "model": {**model, "log_var": RZ_LOG_VAR}}
+        return value
+
     @model_validator(mode="after")
     def _score_fits(self) -> RunConfig:
         allowed = SCORES_OF_FAMILY[self.model.family]
@@ -551,16 +576,16 @@ def check_notation(config: RunConfig, *, where: str) -> None:
 
     if config.data.layout not in LAYOUTS:
         raise ConfigError(where, "data.layout", config.data.layout, f"one of {', '.join(LAYOUTS)}")
-    quantised = {"input", "kernel", "bias", "activation", "head", "output", "embedding", "pool_factor"}
+    quantised = {"input", "kernel", "bias", "activation", "head", "log_var", "output", "embedding", "pool_factor"}
     for key, value in config.model.model_dump().items():
-        if key not in quantised:
+        if key not in quantised or value is None:
             continue
         for text in value if isinstance(value, list) else [value]:
             try:
                 parsed = Quantizer.parse(text)
             except TriggerError as error:
                 raise ConfigError(where, f"model.{key}", error.found, error.expected) from None
-            if key in ("input", "kernel", "bias", "head", "pool_factor") and parsed.kind != "bits":
+            if key in ("input", "kernel", "bias", "head", "log_var", "pool_factor") and parsed.kind != "bits":
                 raise ConfigError(where, f"model.{key}", text, "quantized_bits(bits,integer)")
     for section, values in (("freeze", config.freeze.model_dump()), ("scaling", config.scaling.model_dump())):
         for key, value in values.items():

@@ -41,12 +41,12 @@ def latent_heads(
     x: Tensor, config: VaeConfig | CnnVaeConfig, quantizers: LayerQuantizers, seeds: Iterator[int]
 ) -> dict[str, Tensor]:
     """The heads ``mu`` and ``log_var``, which share the last entry of the quantisers."""
-    head = Quantizer.parse(config.head)
+    words = {"mu": config.head, "log_var": config.log_var or config.head}
     kernel, bias = quantizers.kernel[-1], quantizers.bias[-1]
     # The log variance starts near 0: exp of a first guess of 40 would be all there is in the loss and its gradient.
     gains = {"mu": 2.0, "log_var": 1e-3}
     return {
-        name: activation_layer(head, name)(
+        name: activation_layer(Quantizer.parse(words[name]), name)(
             qdense(x, config.latent, kernel, bias, name=f"{name}_dense", seed=next(seeds), gain=gain)
         )
         for name, gain in gains.items()

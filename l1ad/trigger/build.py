@@ -6,8 +6,9 @@ never overflow; `NodeOps` lets the definitions in `l1ad.scores` emit nodes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -80,6 +81,12 @@ class ProgramBuilder:
                 np.array([w.word_max for w in words]),
             )
         )
+
+    def copy(self) -> ProgramBuilder:
+        """A builder with the same nodes, for a trial that leaves this one as it is."""
+        result = copy.copy(self)
+        result._nodes, result._counts = list(self._nodes), dict(self._counts)
+        return result
 
     def _name(self, name: str | None, op: str) -> str:
         if name:
@@ -216,21 +223,26 @@ class NodeOps:
     Attributes
     ----------
     builder : where the nodes go.
-    term : type of each square or product before it is summed (a square is cut to 1/16 in AXOL1TL v1-v4).
+    term : type of each square or product before it is summed, times ``2**-shift`` (a square is cut to 1/16 in AXOL1TL
+        v1-v4); None keeps products exact.
     result : type of the score.
     exponential : type of the entries of exp tables; its rounding is the rounding of the tables.
+    shift : the score is ``2**-shift`` of its definition. It costs nothing: terms and factors of the sum have their
+        binary point that much further to the right or left.
     """
 
     builder: ProgramBuilder
-    term: FixedType = DEPLOYED_SCORE_TYPE
+    term: FixedType | None = DEPLOYED_SCORE_TYPE
     result: FixedType = SCORE_TYPE
     exponential: FixedType = EXPONENTIAL_TYPE
+    shift: int = 0
 
     def product(self, *factors: Ref) -> Ref:
         result = factors[0]
         for factor in factors[1:-1]:
             result = self.builder.multiply(result, factor)
-        return self.builder.multiply(result, factors[-1], self.term)
+        term = None if self.term is None else replace(self.term, integer=self.term.integer + self.shift)
+        return self.builder.multiply(result, factors[-1], term)
 
     def subtract(self, x: Ref, y: Ref) -> Ref:
         return self.builder.subtract(x, y)
@@ -251,15 +263,13 @@ class NodeOps:
         return self.builder.lut(x, table[None, :], first=low, type=self.exponential)
 
     def total(self, terms: Sequence[tuple[float, Ref]], constant: float = 0.0) -> Ref:
-        factor_type = FixedType(4, 2)
-        column = np.concatenate(
-            [np.full((x.size, 1), factor_type.quantize(factor), dtype=np.int64) for factor, x in terms]
-        )
+        plain, factor_type = FixedType(4, 2), FixedType(4, 2 - self.shift)
+        column = np.concatenate([np.full((x.size, 1), plain.quantize(factor), dtype=np.int64) for factor, x in terms])
         for factor, x in terms:
-            if factor_type.to_float(factor_type.quantize(factor)) != factor:
-                raise TriggerError("score", f"factor of {x.name}", factor, f"a value of {factor_type}")
-        constant_type = FixedType(16, 12)
-        bias = constant_type.quantize([constant])
+            if plain.to_float(plain.quantize(factor)) != factor:
+                raise TriggerError("score", f"factor of {x.name}", factor, f"a value of {plain}")
+        constant_type = FixedType(16, 12 - self.shift if constant else 12)
+        bias = constant_type.quantize([constant * 2.0**-self.shift])
         joined = self.builder.concat(*(x for _, x in terms))
         exact = self.builder.dense(joined, column, bias, weight_type=factor_type, bias_type=constant_type, name="sum")
         return self.builder.quantize(exact, self.result, name="score")

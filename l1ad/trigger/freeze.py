@@ -8,9 +8,10 @@ with.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from l1ad.config import FreezeConfig, RunConfig
 from l1ad.errors import TriggerError
 from l1ad.events.layout import ObjectLayout, get_layout
 from l1ad.io import sha256_file
-from l1ad.scores import SCORES
-from l1ad.trigger.build import NodeOps, ProgramBuilder, Ref
+from l1ad.scores import SCORE_FRACTION, SCORES
+from l1ad.trigger.build import EXPONENTIAL_TYPE, NodeOps, ProgramBuilder, Ref
 from l1ad.trigger.fixed import FixedType
 from l1ad.trigger.layers import Scaling, add_scaling
 from l1ad.trigger.program import Trigger
@@ -133,12 +134,6 @@ def freeze_model(
     if not lowering.arithmetic:
         raise TriggerError(name, "layers", "no arithmetic layer before the score", "a dense or convolutional layer")
     arguments = [lowering.target if need == "target" else values[need] for need in needs]
-    ops = NodeOps(
-        builder,
-        term=FixedType.parse(options.term),
-        result=FixedType.parse(options.score),
-        exponential=FixedType.parse(options.exponential),
-    )
     if "log_var" in needs and options.log_var is not None:
         position = needs.index("log_var")
         narrow = FixedType.parse(options.log_var)
@@ -146,10 +141,30 @@ def freeze_model(
     sizes = {argument.size for argument in arguments}
     if len(sizes) != 1:
         raise TriggerError(name, f"outputs of {score}", sorted(sizes), "equal sizes")
+    ops = _score_ops(builder, score, arguments, options)
     result = SCORES[score].function(*arguments, ops=ops)
     latents = values[next(need for need in ("mu", "embedding", "output") if need in values)]
     program = builder.program(score=result, latents=latents)
-    return Trigger(program, name, score, provenance=dict(provenance or {}))
+    stated = {"score_shift": ops.shift} if ops.shift else {}
+    return Trigger(program, name, score, provenance={**(provenance or {}), **stated})
+
+
+def _score_ops(builder: ProgramBuilder, score: str, arguments: Sequence[Ref], options: FreezeConfig) -> NodeOps:
+    """What writes the score down: its types as `FreezeConfig` says, the open ones for what the arguments can be."""
+    exponential = FixedType.parse(options.exponential) if options.exponential else EXPONENTIAL_TYPE
+    if score == "rz" and options.exponential is None:
+        log_var = arguments[1].interval
+        largest = math.exp(-log_var.span[0] * 2.0**-log_var.fraction)
+        # No wider than an integer program can multiply a square with; a log variance that asks for more is cut there.
+        integer = min(max(math.frexp(largest)[1], exponential.integer), 30)
+        exponential = replace(exponential, integer=integer)
+    ops = NodeOps(builder, FixedType.parse(options.term), FixedType.parse(options.score), exponential)
+    if options.shift is not None or score != "rz":
+        return replace(ops, shift=options.shift or 0)
+    wide = FixedType(62, 62 - SCORE_FRACTION, False)
+    trial = replace(ops, builder=builder.copy(), term=None, result=wide)
+    largest_code = SCORES[score].function(*arguments, ops=trial).interval.span[1]
+    return replace(ops, shift=max(int(largest_code).bit_length() - ops.result.width, 0))
 
 
 @dataclass

@@ -106,15 +106,18 @@ def random_dense(stack, rng):
     return randomise(keras.Model(inputs, heads), rng)
 
 
-def score_by_hand(kind, values):
-    """The score from float64 latents, cut as the default types cut: floor to 1/16 after each product, then the sum."""
+def score_by_hand(kind, values, *, shift=0, table_lsb=2.0**-8):
+    """The score from float64 latents, cut as the default types cut: floor to 1/16 after each product, then the sum.
+
+    All in units of ``2**shift``.
+    """
     mu, log_var = values["mu"], values["log_var"]
 
     def cut(x):
-        return np.clip(np.floor(x * 16), 0, 2**18 - 1) / 16
+        return np.clip(np.floor(x * 2.0**-shift * 16), 0, 2**18 - 1) / 16
 
     def table(x):
-        return np.clip(np.rint(np.exp(x) * 256), 0, 2**18 - 1) / 256
+        return np.clip(np.rint(np.exp(x) / table_lsb), 0, 2**18 - 1) * table_lsb
 
     if kind == "mu2":
         total = cut(mu**2).sum(axis=1)
@@ -133,8 +136,68 @@ def test_random_dense_networks_are_exact(stack, seed, make_crossings):
     trigger = freeze_model(model, scaling, LAYOUT, kind)
     codes = np.concatenate([make_crossings(1500, seed).inputs, adversarial(rng, 1500)])
     values = assert_equal_everywhere(trigger, model, scaling, codes)
-    assert np.array_equal(trigger.score(codes), score_by_hand(kind, values))
+    if kind == "rz":
+        shift = trigger.provenance["score_shift"]
+        by_hand = score_by_hand(kind, values, shift=shift, table_lsb=2.0 ** (30 - 18))
+    else:
+        assert "score_shift" not in trigger.provenance
+        by_hand = score_by_hand(kind, values)
+    assert np.array_equal(trigger.score(codes), by_hand)
     assert prove(trigger.program).proven
+
+
+def heads_from_inputs(stack, log_var="quantized_bits(8,4)"):
+    """Two inputs go straight to the heads: every pair of codes can be asked for."""
+    keras, q = stack.keras, stack.qkeras
+    bits = q.quantized_bits(2, 1, alpha=1)
+    x = inputs = keras.Input((57,))
+    x = q.QActivation(q.quantized_bits(14, 9, alpha=1), name="input_quantizer")(x)
+    heads = []
+    for position, (name, word) in enumerate((("mu", "quantized_bits(10,6)"), ("log_var", log_var))):
+        layer = q.QDense(2, kernel_quantizer=bits, bias_quantizer=bits, name=f"{name}_dense")
+        dense = layer(x)
+        kernel = np.zeros((57, 2))
+        kernel[3 + position, 0] = kernel[6 + position, 1] = 1.0
+        layer.set_weights([kernel, np.zeros(2)])
+        heads.append(q.QActivation(word.replace(")", ",alpha=1)"), name=name)(dense))
+    return keras.Model(inputs, heads)
+
+
+@pytest.mark.parametrize("shift", [None, 7, 20])
+def test_r_z_is_cut_where_its_types_say(stack, shift):
+    """The word of R_z is a shift of its definition: exact against float64, never saturated at the shift it chooses."""
+    from l1ad.config import FreezeConfig
+
+    rng = np.random.default_rng(8)
+    scaling = Scaling(np.zeros(57), np.zeros(57, dtype=np.int64))
+    options = FreezeConfig(shift=shift)
+    trigger = freeze_model(heads_from_inputs(stack), scaling, LAYOUT, "rz", options=options)
+    codes = np.zeros((4000, 57), dtype=np.int64)
+    # pt in 0.5 GeV on one side and eta in codes on the other: both heads over their whole range and beyond.
+    codes[:, [3, 6]] = rng.integers(0, 200, (4000, 2))
+    codes[:, [4, 7]] = rng.integers(-40, 41, (4000, 2))
+    codes[:4] = 0
+    codes[:2, [3, 6]], codes[:2, [4, 7]] = 511, -100
+    values = {name: trigger.program.node(name).type.to_float(trigger.trace(codes)[name]) for name in ("mu", "log_var")}
+    assert (values["mu"].max(), values["log_var"].min(), values["log_var"].max()) == (63.875, -16.0, 15.875)
+    stated = trigger.provenance["score_shift"]
+    assert np.array_equal(trigger.score(codes), score_by_hand("rz", values, shift=stated, table_lsb=2.0 ** (24 - 18)))
+    exact = (values["mu"] ** 2 * np.exp(-values["log_var"])).sum(axis=1)
+    largest = 2.0**14
+    if shift is None:
+        # 2 x 64^2 x e^16 is 2^36.1: 23 shifts are the fewest with which it stays below 2^14.
+        assert stated == 23
+        assert prove(trigger.program).proven
+        assert trigger.score(codes).max() < 2**18 - 1
+        assert exact.max() > largest * 2.0 ** (stated - 1)
+    else:
+        assert stated == shift
+        assert (trigger.score(codes) == 2**18 - 1).any() == (exact.max() >= largest * 2.0**shift)
+    # Half an entry of the table for each square, two terms and a sum cut to 1/16: no more than that is lost.
+    lost = 2.0**5 * (values["mu"] ** 2).sum(axis=1) + 3 * 2.0 ** (stated - 4)
+    inside = (values["mu"] ** 2 * np.exp(-values["log_var"])).max(axis=1) + exact < largest * 2.0**stated
+    assert inside.sum() > 1000
+    assert (np.abs(trigger.score(codes) / 16 * 2.0**stated - exact) <= lost)[inside].all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -280,4 +343,5 @@ def test_a_million_crossings_and_a_hundred_thousand_adversarial_ones(stack, make
         trigger = freeze_model(model, scaling, LAYOUT, kind)
         for codes in [make_crossings(100_000, seed).inputs for seed in range(10)] + [adversarial(rng, 100_000)]:
             values = assert_equal_everywhere(trigger, model, scaling, codes)
-            assert np.array_equal(trigger.score(codes), score_by_hand(kind, values))
+            unit = {"shift": trigger.provenance["score_shift"], "table_lsb": 2.0**12} if kind == "rz" else {}
+            assert np.array_equal(trigger.score(codes), score_by_hand(kind, values, **unit))
