@@ -34,7 +34,7 @@ from l1ad.rates.rates import MAX_PILEUP, pileup_bin
 from l1ad.rates.stability import VARIABLES, GroupSums, group_keys
 
 #: Of the files in the work folder; a change here makes old ones unknown.
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 #: Events that a task holds at a time.
 CHUNK_EVENTS = 1 << 16
 #: How often a broken pool of processes is replaced before giving up.
