@@ -99,9 +99,10 @@ class LayerTypes:
     ----------
     input : of the scaled inputs.
     weight, bias : of the integers in the arrays.
-    relu : of the hidden activations (one entry a hidden layer if a list); an entry None makes that layer linear with
-        the type in `result`.
-    result : of the last layer (of every linear layer, if a list: one entry a layer).
+    relu : of the hidden activations (one entry a hidden layer if a list); an entry None makes that layer linear, with
+        its type in `result`.
+    result : of the last layer and of the linear ones before it (one entry a layer if a list; those of layers with an
+        activation are not used).
     term : of each square before the sum.
     score : of the sum; 4 bits of fraction.
     """
@@ -109,7 +110,7 @@ class LayerTypes:
     input: FixedType
     weight: tuple[FixedType, ...]
     bias: tuple[FixedType, ...]
-    result: FixedType
+    result: tuple[FixedType, ...]
     relu: tuple[FixedType | None, ...] = ()
     term: FixedType = DEPLOYED_SCORE_TYPE
     score: FixedType = DEPLOYED_SCORE_TYPE
@@ -138,10 +139,11 @@ class LayerTypes:
                 raise TriggerError("types", name, f"{len(given)} entries", f"1 or {n}")
             return tuple(None if entry is None else FixedType.parse(entry) for entry in given)
 
-        single = {k: FixedType.parse(value[k]) for k in ("input", "result", "term", "score") if k in value}
+        single = {k: FixedType.parse(value[k]) for k in ("input", "term", "score") if k in value}
         return cls(
             weight=several("weight", n_layers),
             bias=several("bias", n_layers),
+            result=several("result", n_layers),
             relu=several("relu", n_layers - 1),
             **single,
         )
@@ -215,7 +217,7 @@ def dense_program(
         if hidden is not None:
             value = builder.relu(dense, hidden, name=f"relu_{i + 1}")
         else:
-            value = builder.quantize(dense, kinds.result, name="result" if i == n - 1 else f"linear_{i + 1}")
+            value = builder.quantize(dense, kinds.result[i], name="result" if i == n - 1 else f"linear_{i + 1}")
         outputs.append(value)
     ops = NodeOps(builder, term=kinds.term, result=kinds.score)
     latents = outputs[-1]

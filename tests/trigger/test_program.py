@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def test_deployed_v4_network_gives_every_recorded_score_and_latent(v4):
     trigger, data = v4
     assert np.array_equal(trigger.score(data["hw"]), data["score"])
     assert np.array_equal(trigger.latents(data["hw"]), data["mu"])
+    assert np.array_equal(trigger.latents(data["hw"], golden=True), data["mu"])
 
 
 def test_a_changed_weight_is_seen_by_the_oracle(v4):
@@ -189,6 +191,56 @@ def test_chain_is_the_rational_chain(seed):
             mu = clip(round((total + Fraction(int(d2.bias[k]), 8)) * 8), -512, 511)
             squares += (mu * mu) // 4  # 1/64 cut to 1/16
         assert int(score) == squares % (1 << 18)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_an_autoencoder_on_an_embedding_is_the_rational_chain(seed):
+    """The shape of AXOL1TL v5 (57-29-10, then 10-9-6-4-6-9-10), each linear layer with a type of its own."""
+    rng = np.random.default_rng(seed)
+    sizes = (57, 29, 10, 9, 6, 4, 6, 9, 10)
+    linear = {1: (12, 6), 4: (11, 5), 7: (18, 14)}  # layer: width and integer bits, RND_CONV and SAT
+    fraction = {True: 3, False: 4}  # weights ap_fixed<4,1> in the backbone, ap_fixed<5,1> in the autoencoder
+    weights = [rng.integers(-8, 8, pair) for pair in itertools.pairwise(sizes)]
+    biases = [rng.integers(-8, 8, n) for n in sizes[1:]]
+    offset, shift = rng.integers(0, 40, 57), rng.integers(2, 7, 57)
+    word = "ap_fixed<18,14,RND_CONV,SAT>"
+    types = {
+        "input": "ap_fixed<14,6,RND_CONV,SAT>",
+        "weight": ["ap_fixed<4,1>"] * 2 + ["ap_fixed<5,1>"] * 6,
+        "bias": "ap_fixed<4,1>",
+        "relu": [None if i in linear else "ap_ufixed<10,6,RND_CONV,SAT>" for i in range(7)],
+        "result": [f"ap_fixed<{w},{n},RND_CONV,SAT>" for w, n in (linear.get(i, (18, 14)) for i in range(8))],
+        "term": word,
+        "score": word,
+    }
+    scaling = {"offset": offset, "shift": shift}
+    trigger = Trigger.from_layers(weights, biases, types, scaling, "embedding_mse", embedding=2)
+    words = random_words(rng, 3)
+    scores, latents = trigger.score(words), trigger.latents(words)
+    for event, score, latent in zip(words, scores, latents, strict=True):
+        value = []
+        for i, code in enumerate(event):
+            shifted = (
+                Fraction(int(code) * (16 if i % 3 == 0 else 32) - 32 * int(offset[i])) / 2 ** int(shift[i])
+            ).__floor__()
+            value.append(Fraction(clip(round(Fraction(shifted * 8)), -(2**13), 2**13 - 1), 256))
+        outputs = []
+        for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
+            step = Fraction(1, 2 ** fraction[i < 2])
+            sums = [sum(v * int(c) for v, c in zip(value, w[:, j], strict=True)) * step for j in range(w.shape[1])]
+            sums = [s + Fraction(int(c), 8) for s, c in zip(sums, b, strict=True)]
+            if i in linear:
+                width, integer = linear[i]
+                unit, low, high = 2 ** (width - integer), -(2 ** (width - 1)), 2 ** (width - 1) - 1
+            else:
+                unit, low, high = 16, 0, 1023
+            value = [Fraction(clip(round(s * unit), low, high), unit) for s in sums]
+            outputs.append(value)
+        squares = [(a - b) ** 2 for a, b in zip(outputs[-1], outputs[1], strict=True)]
+        total = sum(min(round(q * 16), 2**17 - 1) for q in squares)
+        assert int(score) == min(total, 2**17 - 1)
+        assert [Fraction(int(c), 64) for c in latent] == outputs[1]
 
 
 def clip(value: int, low: int, high: int) -> int:
