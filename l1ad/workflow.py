@@ -150,13 +150,21 @@ def steps(config: RunConfig, folder: Path) -> tuple[Step, ...]:
             ("trigger.json", "thresholds.json", "validation.json"),
             (*zero_bias, *(path for paths in signals.values() for path in paths)),
             lambda note: _report(config, folder, note),
-            lambda: ("report.html",),
+            lambda: ("report.html", *_existing(folder, CATALOGUE), *_figures(folder)),
         ),
     )
 
 
 #: The file that a back end writes last and that names the trigger it was made from.
 _STAMP = {"hls4ml": "project.json", "alkaid": "project.json", "cmssw": "project.json"}
+
+
+#: Folder of the figures for slides, and table of the selected crossings.
+FIGURES, CATALOGUE = "figures", "catalogue.parquet"
+
+
+def _figures(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(f"{FIGURES}/{path.name}" for path in (folder / FIGURES).glob("[!.]*") if path.is_file()))
 
 
 def _existing(folder: Path, *names: str) -> tuple[str, ...]:
@@ -427,17 +435,20 @@ def _page(
     note: Note,
 ) -> Path:
     from l1ad.menu import load_menu
+    from l1ad.report.catalogue import write_catalogue
     from l1ad.report.content import gather
     from l1ad.report.page import write_report
+    from l1ad.report.slides import write_figures
     from l1ad.trigger.program import Trigger
 
     trigger = Trigger.load(folder)
     thresholds = read_json(folder / "thresholds.json")
     note("scoring")
+    events = _read(zero_bias)
     content = gather(
         trigger,
         thresholds,
-        _read(zero_bias),
+        events,
         {name: _read(paths) for name, paths in signals.items()},
         menu=load_menu(menu) if thresholds.get("menu") else None,
         run_dir=folder,
@@ -445,6 +456,10 @@ def _page(
     )
     note("drawing")
     write_report(content, folder / "report.html")
+    write_figures(content, folder / FIGURES, note=note)
+    (folder / CATALOGUE).unlink(missing_ok=True)
+    if not isinstance(content.catalogue, str):
+        write_catalogue(folder / CATALOGUE, content.catalogue, events)
     return folder / "report.html"
 
 

@@ -30,18 +30,24 @@ class Cluster:
     Attributes
     ----------
     number : cluster number, -1 for crossings that belong to no cluster.
-    size, weight : number of crossings and sum of their weights.
+    size : number of crossings.
+    share : their weight over that of all events, selected or not: times the crossing rate it is a rate.
     mean_score : integer, LSB 1/16.
     occupancy : mean number of objects of each type.
+    seeds : (seed, share of the cluster in which it fired) of the menu decisions that come with the events, the most
+        frequent first; empty without decisions.
     distinguishing : (feature, mean here, mean in zero bias, difference in standard deviations of zero bias), the
         strongest first.
+
+    Means and shares are weighted.
     """
 
     number: int
     size: int
-    weight: float
+    share: float
     mean_score: float
     occupancy: dict[str, float]
+    seeds: tuple[tuple[str, float], ...]
     distinguishing: tuple[tuple[str, float, float, float], ...]
 
 
@@ -56,6 +62,7 @@ class Catalogue:
     labels : (n,) cluster of each, -1 for none.
     clusters : descriptions, the largest first.
     space : in which the clusters were found.
+    threshold : at or above which crossings were selected; the highest scores only if there were too many.
     """
 
     index: npt.NDArray[np.int64]
@@ -63,6 +70,7 @@ class Catalogue:
     labels: npt.NDArray[np.int64]
     clusters: tuple[Cluster, ...]
     space: Space
+    threshold: int
 
 
 def catalogue(
@@ -98,13 +106,11 @@ def catalogue(
     points = _points(trigger, selected, space)
     labels = np.asarray(HDBSCAN(min_cluster_size=min_cluster_size, copy=True).fit_predict(points), dtype=np.int64)
     reference = summary_features(events)
-    own = {name: values[index] for name, values in reference.items()}
     clusters = []
     for number in np.unique(labels):
-        members = labels == number
-        clusters.append(_describe(int(number), members, selected, all_scores[index], own, reference))
-    clusters.sort(key=lambda c: (c.number < 0, -c.size))
-    return Catalogue(index, all_scores[index], labels, tuple(clusters), space)
+        clusters.append(_describe(int(number), index[labels == number], events, all_scores, reference))
+    clusters.sort(key=lambda c: (c.number < 0, -c.share))
+    return Catalogue(index, all_scores[index], labels, tuple(clusters), space, threshold)
 
 
 def _points(trigger: Trigger, selected: Events, space: Space) -> npt.NDArray[np.float64]:
@@ -135,25 +141,33 @@ def summary_features(events: Events) -> dict[str, npt.NDArray[np.float64]]:
 
 def _describe(
     number: int,
-    members: npt.NDArray[np.bool_],
-    selected: Events,
+    members: npt.NDArray[np.int64],
+    events: Events,
     scores: npt.NDArray[np.int64],
-    own: dict[str, npt.NDArray[np.float64]],
     reference: dict[str, npt.NDArray[np.float64]],
 ) -> Cluster:
-    part = selected[members]
-    occupancy = {g.name: float((part.objects(g.name)[:, :, 0] > 0).sum(axis=1).mean()) for g in part.layout.groups}
+    part, weight = events[members], events.weight
+    own = part.weight
+
+    def mean(values: npt.NDArray[Any], weights: npt.NDArray[Any]) -> float:
+        # Weights that are all 0 say nothing about the shape of a cluster.
+        return float(np.average(values, weights=weights if weights.any() else None))
+
+    occupancy = {g.name: mean((part.objects(g.name)[:, :, 0] > 0).sum(axis=1), own) for g in part.layout.groups}
+    fired = [(name, mean(part.menu_bits[name], own)) for name in part.menu_bits]
     rows = []
     for name, values in reference.items():
-        here, mean, spread = own[name][members].mean(), values.mean(), values.std()
-        rows.append((name, float(here), float(mean), float((here - mean) / spread) if spread > 0 else 0.0))
+        here, there = mean(values[members], own), mean(values, weight)
+        spread = float(np.sqrt(mean((values - there) ** 2, weight)))
+        rows.append((name, here, there, (here - there) / spread if spread > 0 else 0.0))
     rows.sort(key=lambda row: -abs(row[3]))
     return Cluster(
         number,
-        int(members.sum()),
-        float(part.weight.sum()),
-        float(scores[members].mean()),
+        len(members),
+        float(own.sum() / weight.sum()),
+        mean(scores[members], own),
         occupancy,
+        tuple(sorted((f for f in fired if f[1] > 0), key=lambda f: -f[1])[:3]),
         tuple(rows[:4]),
     )
 

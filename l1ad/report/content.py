@@ -16,14 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.baselines import BASELINES
-from l1ad.errors import InputError
+from l1ad.errors import InputError, MissingToolError
 from l1ad.events.store import Events
 from l1ad.io import read_json
-from l1ad.menu import Menu
+from l1ad.menu import Menu, add_decisions
 from l1ad.rates.histogram import ScoreHistogram
 from l1ad.rates.physics import Signal, roc_curve
 from l1ad.rates.rates import BaseRate
 from l1ad.rates.thresholds import ZeroBias, rate_curve
+from l1ad.report.catalogue import Catalogue, catalogue
 from l1ad.report.display import EventView, explain, most_anomalous, neighbours
 from l1ad.trigger.nodes import Dense
 from l1ad.trigger.program import Trigger
@@ -84,7 +85,10 @@ class LayerRow:
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """All that the page shows; what a step has not made yet is None or empty."""
+    """All that the page shows; what a step has not made yet is None or empty.
+
+    `catalogue` is the reason where there is none.
+    """
 
     trigger: Trigger
     thresholds: dict[str, Any]
@@ -99,6 +103,7 @@ class Content:
     validation: dict[str, Any] | None
     resources: Sequence[Mapping[str, Any]]
     displays: tuple[EventView, ...]
+    catalogue: Catalogue | str
     crossing_hz: float
 
 
@@ -146,10 +151,11 @@ def gather(
     scored = tuple(score_sample(name, events, trigger, menu) for name, events in signals.items())
     sample = ZeroBias(background.histogram, rate)
     signal_tails = {s.name: Signal(s.name, s.histogram) for s in scored}
+    decided = zero_bias if menu is None else add_decisions(menu, zero_bias)[0]
     top = most_anomalous(trigger, zero_bias, displays)
     views = []
     for index in top:
-        view = explain(trigger, zero_bias, int(index))
+        view = explain(trigger, decided, int(index))
         near = neighbours(trigger, zero_bias, int(index), zero_bias[:20_000], k=4)
         others = tuple(n for n in near if n[0] != int(index))[:3]
         views.append(EventView(view.index, view.score, view.objects, view.columns, view.fired, others))
@@ -167,8 +173,17 @@ def gather(
         read_json(run_dir / "validation.json") if (run_dir / "validation.json").exists() else None,
         read_json(run_dir / "resources.json") if (run_dir / "resources.json").exists() else [],
         tuple(views),
+        _catalogue(trigger, decided, thresholds),
         rate.hz,
     )
+
+
+def _catalogue(trigger: Trigger, events: Events, thresholds: dict[str, Any]) -> Catalogue | str:
+    """Kinds of crossing above the loosest working point, or why there are none."""
+    try:
+        return catalogue(trigger, events, min(int(entry["threshold"]) for entry in thresholds["thresholds"]))
+    except (MissingToolError, InputError) as error:
+        return str(error)
 
 
 def _slider(

@@ -163,48 +163,114 @@ COLOURS = {"met": "#CC79A7", "eg": "#009E73", "mu": "#D55E00", "jet": "#0072B2",
 LABELS = {"met": "ETmiss", "eg": "e/gamma", "mu": "muon", "jet": "jet", "tau": "tau"}
 
 
+#: How each feature is moved and drawn: marker, colour, label.
+_FEATURES = {
+    "pt": ("o", "#000000", r"$p_T$ by 10 %"),
+    "eta": ("^", "#7B3294", r"$\eta$ by 4 codes"),
+    "phi": ("s", "#8C6D31", r"$\phi$ by 4 codes"),
+}
+#: Objects with a bar each: those whose removal changes the score most.
+_BARS = 10
+
+
+def display_title(view: EventView, rank: int) -> str:
+    """Title of the display of the crossing with the `rank`-th highest score."""
+    return f"#{rank}: crossing {view.index}, score {view.value:g} (integer {view.score})"
+
+
 def draw(view: EventView, *, title: str = "") -> Figure:
-    """An eta-phi map (marker area follows pt), a transverse view, and what each object adds to the score."""
+    """Four panels: eta-phi map, transverse view, and what removing an object or moving a feature does to the score."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 7.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.1, 1.0), height_ratios=(1.15, 1.0))
+    plane, ring = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1], projection="polar")
+    removed = figure.add_subplot(grid[1, 0])
+    moved = figure.add_subplot(grid[1, 1], sharey=removed)
+    _draw_map(plane, view)
+    _draw_ring(ring, view)
+    _draw_reasons(removed, moved, view)
+    handles = _kind_handles(view)
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(title or f"crossing {view.index}: score {view.value:g} (integer {view.score})", fontsize=13)
+    return figure
+
+
+def _kind_handles(view: EventView) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    grid = figure.add_gridspec(1, 3, width_ratios=(1.25, 1.0, 1.0))
-    plane, bars = figure.add_subplot(grid[0]), figure.add_subplot(grid[2])
-    ring: Any = figure.add_subplot(grid[1], projection="polar")
-    largest = max((o.pt for o in view.objects), default=1.0)
-    labelled: list[tuple[float, float]] = []
-    for o in sorted(view.objects, key=lambda o: -o.pt):
-        colour = COLOURS.get(o.kind, "#666666")
-        ring.plot([o.phi, o.phi], [0, o.pt], "--" if o.kind == "met" else "-", color=colour, linewidth=2.5)
-        if o.kind == "met":
-            plane.axhline(o.phi, color=colour, linestyle="--")
-            continue
-        plane.scatter(o.eta, o.phi, s=20 + 500 * o.pt / largest, color=colour, alpha=0.55)
-        # Two objects on one spot (an electron is a jet too) would print one number over the other.
-        clear = all(np.hypot(o.eta - eta, o.phi - phi) > 0.5 for eta, phi in labelled)
-        if o.pt >= 0.15 * largest and clear:
-            plane.annotate(f"{o.pt:g}", (o.eta, o.phi), ha="center", va="center", fontsize=7)
-            labelled.append((o.eta, o.phi))
-    plane.set(xlim=(-5.2, 5.2), ylim=(-np.pi, np.pi), xlabel=r"$\eta$", ylabel=r"$\phi$ [rad]")
-    plane.set_title("objects, labels: $p_T$ [GeV]", fontsize=9)
-    handles = [
-        Line2D([], [], color=COLOURS.get(kind, "#666666"), label=LABELS.get(kind, kind), markersize=7,
+    return [
+        Line2D([], [], color=COLOURS.get(kind, "#666666"), label=LABELS.get(kind, kind), markersize=8,
                linestyle="--" if kind == "met" else "", marker="" if kind == "met" else "o")
         for kind in dict.fromkeys(o.kind for o in view.objects)
     ]  # fmt: skip
-    if handles:
-        plane.legend(
-            handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=5, fontsize=8, frameon=False
-        )
-    ring.set_title("transverse plane, length: $p_T$ [GeV]", fontsize=9, pad=16)
-    ring.set_rlabel_position(100)
-    ring.tick_params(labelsize=7)
-    strongest = sorted(view.objects, key=lambda o: -abs(o.removal))[:10][::-1]
-    bars.barh([o.slot for o in strongest], [-o.removal for o in strongest],
-              color=[COLOURS.get(o.kind, "#666666") for o in strongest])  # fmt: skip
-    bars.axvline(0, color="black", linewidth=0.8)
-    bars.set_xlabel("score lost if the object is removed")
-    bars.set_title("why", fontsize=9)
-    figure.suptitle(title or f"event {view.index}: score {view.value:g} ({view.score})", fontsize=11)
-    return figure
+
+
+def _draw_map(plane: Any, view: EventView) -> None:
+    """Markers at (eta, phi) whose area follows pt, ETmiss as a line; the hardest carry their pt."""
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    largest = max((o.pt for o in view.objects if o.kind != "met"), default=1.0)
+    labelled: list[tuple[float, float]] = []
+    for o in sorted(view.objects, key=lambda o: -o.pt):
+        colour = COLOURS.get(o.kind, "#666666")
+        if o.kind == "met":
+            plane.axhline(o.phi, color=colour, linestyle="--")
+            below = o.phi > 2.7
+            plane.annotate(f"{o.pt:g}", (0.01, o.phi), xycoords=("axes fraction", "data"), fontsize=9, color=colour,
+                           xytext=(0, -2 if below else 2), textcoords="offset points", ha="left",
+                           va="top" if below else "bottom", path_effects=halo)  # fmt: skip
+            continue
+        area = 25 + 420 * o.pt / largest
+        plane.scatter(o.eta, o.phi, s=area, color=colour, alpha=0.5, clip_on=False, linewidths=0)
+        # Two objects on one spot (an electron is a jet too) would print one number over the other.
+        clear = all(abs(o.eta - eta) > 1.1 or abs(o.phi - phi) > 0.42 for eta, phi in labelled)
+        if o.pt >= 0.1 * largest and clear:
+            up = -1 if o.phi > 2.6 else 1
+            plane.annotate(f"{o.pt:g}", (o.eta, o.phi), xytext=(0, up * (0.5 * area**0.5 + 1)), fontsize=9,
+                           textcoords="offset points", ha="center", va="bottom" if up > 0 else "top",
+                           path_effects=halo)  # fmt: skip
+            labelled.append((o.eta, o.phi))
+    plane.set(xlim=(-5.2, 5.2), ylim=(-np.pi, np.pi), xlabel=r"$\eta$", ylabel=r"$\phi$ [rad]")
+    plane.set_title("objects; area and number: $p_T$ [GeV]", fontsize=10)
+
+
+def _draw_ring(ring: Any, view: EventView) -> None:
+    """Lines along phi as long as pt; the scale is written where no object is in the way."""
+    # Jets first and wide: an electron or a muon inside one stays visible.
+    for o in sorted(view.objects, key=lambda o: o.kind != "jet"):
+        style, width = "--" if o.kind == "met" else "-", 4.0 if o.kind == "jet" else 2.0
+        colour = COLOURS.get(o.kind, "#666666")
+        ring.plot([o.phi, o.phi], [0, o.pt], style, color=colour, linewidth=width, solid_capstyle="butt")
+    directions = np.sort([o.phi for o in view.objects]) if view.objects else np.zeros(1)
+    gaps = np.diff(np.append(directions, directions[0] + 2 * np.pi))
+    widest = int(np.argmax(gaps))
+    ring.set_rlabel_position(float(np.degrees(directions[widest] + gaps[widest] / 2)))
+    ring.yaxis.get_major_locator().base.set_params(nbins=4)
+    ring.tick_params(labelsize=8)
+    ring.set_ylim(bottom=0)
+    ring.set_title("transverse plane; length: $p_T$ [GeV]", fontsize=10)
+
+
+def _draw_reasons(removed: Any, moved: Any, view: EventView) -> None:
+    """How much of the score goes with each object, and how far it moves with each of its features."""
+    strongest = sorted(view.objects, key=lambda o: -abs(o.removal))[:_BARS][::-1]
+    names = [f"{o.slot}  {o.pt:g} GeV{' (saturated)' if o.saturated else ''}" for o in strongest]
+    colours = [COLOURS.get(o.kind, "#666666") for o in strongest]
+    removed.barh(names, [-o.removal for o in strongest], color=colours)
+    removed.axvline(0, color="black", linewidth=0.8)
+    removed.set_xlabel("score lost if the object is removed")
+    for feature, (marker, colour, label) in _FEATURES.items():
+        rows = [(o.sensitivity[feature], i) for i, o in enumerate(strongest) if feature in o.sensitivity]
+        if rows:
+            moved.plot(*zip(*rows), marker, ms=6, mfc="none", color=colour, label=label)
+    moved.axvline(0, color="black", linewidth=0.8)
+    moved.tick_params(labelleft=False)
+    moved.grid(axis="y", alpha=0.3)
+    moved.set_xlabel("change of the score if a feature is moved")
+    if moved.get_legend_handles_labels()[0]:
+        moved.legend(loc="best", fontsize=8)

@@ -1,7 +1,7 @@
 """The page of a run: one HTML file that needs no network.
 
-`render(content)` makes the text, `write_report(run_dir)` gathers everything a run folder holds and writes
-``report.html`` and the figures for slides.
+`render(content)` makes the text, `write_report(content, path)` writes it. The figures for slides are written by
+`l1ad.report.slides`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import numpy as np
 
 from l1ad import __version__
 from l1ad.io import write_text
-from l1ad.report import figures
+from l1ad.report import plots
 from l1ad.report.content import Content
-from l1ad.report.display import draw
+from l1ad.report.display import display_title, draw
+from l1ad.report.figures import figure_of
+from l1ad.report.plots import Plot
 from l1ad.scores import SCORE_LSB
 
 STATIC = Path(__file__).resolve().parent / "static"
@@ -33,12 +35,13 @@ def render(content: Content) -> str:
 
     made: dict[str, Any] = {}
 
-    def place(name: str, make: Callable[[Content], Any], caption: str) -> str:
-        figure = make(content)
-        if figure is None:
-            return ""
-        made[f"figure-{name}"] = json.loads(figure.to_json())
-        return f'<figure><div id="figure-{name}"></div><figcaption>{html.escape(caption)}</figcaption></figure>'
+    def place(*makers: Callable[[Content], Plot | None]) -> str:
+        parts = []
+        for plot in filter(None, (make(content) for make in makers)):
+            made[f"figure-{plot.name}"] = json.loads(figure_of(plot).to_json())
+            caption = html.escape(plot.caption)
+            parts.append(f'<figure><div id="figure-{plot.name}"></div><figcaption>{caption}</figcaption></figure>')
+        return f'<div class="grid">{"".join(parts)}</div>' if len(parts) > 1 else "".join(parts)
 
     sections = [
         ("working-points", "Working points", _working_points(content)),
@@ -46,32 +49,15 @@ def render(content: Content) -> str:
         (
             "rates",
             "Rates and efficiencies",
-            '<div class="grid">'
-            + place("rate", figures.rate_figure, "Rate of score >= threshold in zero bias, with its 68 % band.")
-            + place("efficiency", figures.efficiency_figure, "Signal efficiency against the total rate.")
-            + place("roc", figures.roc_figure, "ROC curves; dotted: the working points.")
-            + place("score", figures.score_figure, "Distributions of the score; dotted: the thresholds.")
-            + "</div>",
+            place(plots.rate_plot, plots.efficiency_plot, plots.roc_plot, plots.score_plot),
         ),
         ("signals", "Signals", _signals(content)),
-        (
-            "stability",
-            "Stability",
-            place("stability", figures.stability_figure, "Rate of each working point against pile-up.")
-            + _drift(content),
-        ),
-        (
-            "inside",
-            "Inside the network",
-            '<div class="grid">'
-            + place("latent", figures.latent_figure, "Latent vectors on the principal axes of zero bias.")
-            + place("history", figures.history_figure, "Training.")
-            + "</div>"
-            + _layers(content),
-        ),
-        ("inputs", "Inputs", place("inputs", figures.input_figure, "Leading pt of each object type.")),
+        ("stability", "Stability", place(plots.stability_plot) + _drift(content)),
+        ("inside", "Inside the network", place(plots.latent_plot, plots.history_plot) + _layers(content)),
+        ("inputs", "Inputs", place(plots.inputs_plot)),
         ("proof", "Proof", _validation(content) + _widths(content)),
         ("resources", "Resources and latency", _resources(content)),
+        ("kinds", "Kinds of selected crossings", place(plots.clusters_plot) + _kinds(content)),
         ("events", "The most anomalous crossings", _events(content)),
     ]
     shown = [(anchor, title, body) for anchor, title, body in sections if body]
@@ -194,14 +180,14 @@ def _signals(content: Content) -> str:
         cells.append("" if own["menu_efficiency"] is None else f"{100 * own['menu_efficiency']:.1f} %")
         for entry in points:
             value = own["thresholds"][entry["name"]]["total"]
-            low, high = value["interval_68"]
-            half = 50 * (high - low)
-            cells.append(f"{100 * value['value']:.2f} ± {half:.2f} %")
+            low, high = (100 * end for end in value["interval_68"])
+            middle = 100 * value["value"]
+            cells.append(f"{middle:.2f} +{high - middle:.2f} −{middle - low:.2f} %")
         cells += [f"{own['area_under_curve']:.4f}", f"{100 * own['at_fpr']['tpr']:.2f} %"]
         rows.append(cells)
     table = _table(head, rows)
     scalars = _baselines(content)
-    return "<p>Efficiency of score &ge; integer.</p>" + table + scalars
+    return "<p>Efficiency of score &ge; integer, with the ends of its 68 % interval.</p>" + table + scalars
 
 
 def _baselines(content: Content) -> str:
@@ -230,13 +216,17 @@ def _baselines(content: Content) -> str:
 
 def _drift(content: Content) -> str:
     rows = []
-    for name, variables in content.thresholds.get("stability", {}).items():
-        for variable, value in variables.items():
+    tables = content.thresholds.get("stability", {})
+    for entry in content.thresholds["thresholds"]:
+        for variable, value in tables.get(entry["name"], {}).items():
             test = value.get("test")
             if test:
-                numbers = {k: v for k, v in test.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-                rows.append([name, variable, ", ".join(f"{k} {v:.3g}" for k, v in numbers.items())])
-    return _table(["seed", "against", "test"], rows) if rows else ""
+                chi2 = f"{test['chi2']:.1f} / {test['ndf']}"
+                cells = [chi2, f"{test['chi2_p_value']:.2g}", f"{test['cusum']:.2f}", f"{test['cusum_p_value']:.2g}"]
+                rows.append([entry["name"], variable, test["groups"], *cells])
+    head = ["seed", "against", "groups", "chi2 / ndf", "p", "CUSUM", "p"]
+    text = "<p>Is the rate the same in all groups? Small p: no.</p>"
+    return text + _table(head, rows) if rows else ""
 
 
 def _layers(content: Content) -> str:
@@ -318,19 +308,38 @@ def _resources(content: Content) -> str:
     )
 
 
+def _kinds(content: Content) -> str:
+    found = content.catalogue
+    if isinstance(found, str):
+        return f'<p class="soft">No catalogue: {html.escape(found)}</p>'
+    types = list(found.clusters[0].occupancy) if found.clusters else []
+    rows = []
+    for c in found.clusters:
+        apart = "; ".join(f"{name} {here:.3g} ({there:.3g})" for name, here, there, _ in c.distinguishing[:3])
+        seeds = ", ".join(f"{name} {100 * share:.0f} %" for name, share in c.seeds) or "none"
+        objects = [f"{c.occupancy[name]:.1f}" for name in types]
+        rate = _khz(c.share * content.crossing_hz)
+        score = f"{c.mean_score * SCORE_LSB:.4g}"
+        rows.append([plots.cluster_name(c.number), c.size, rate, score, *objects, apart, seeds])
+    head = ["kind", "crossings", "kHz", "mean score", *types, "what sets it apart: mean here (in zero bias)", "seeds"]
+    where = "latent space" if found.space == "latent" else "scaled inputs"
+    return (
+        f"<p>Crossings at or above {found.threshold}, clustered in the {where} (HDBSCAN); columns of objects: mean "
+        "number a crossing. The table of all of them is catalogue.parquet.</p>" + _table(head, rows)
+    )
+
+
 def _events(content: Content) -> str:
     if not content.displays:
         return ""
     parts = []
     for rank, view in enumerate(content.displays, start=1):
         buffer = io.BytesIO()
-        draw(view, title=f"#{rank}: score {view.value:g}").savefig(buffer, format="png", dpi=72)
+        draw(view, title=display_title(view, rank)).savefig(buffer, format="png", dpi=72)
         picture = base64.b64encode(buffer.getvalue()).decode()
         near = ", ".join(f"{score * SCORE_LSB:g} (distance {d:.2f})" for _, score, d in view.neighbours)
         fired = ", ".join(view.fired) or "none"
-        caption = (
-            f"Event {view.index}. Seeds in the data that fired: {fired}. Scores of its nearest neighbours: {near}."
-        )
+        caption = f"Seeds that fired: {fired}. Scores of the zero-bias crossings nearest in the scaled inputs: {near}."
         alternative = f"event display of crossing {view.index}"
         parts.append(
             f'<figure><img loading="lazy" alt="{alternative}" src="data:image/png;base64,{picture}">'

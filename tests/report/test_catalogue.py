@@ -58,6 +58,29 @@ def test_description_names_what_differs(two_kinds):
     assert sum(c.size for c in result.clusters) == 100
 
 
+def test_means_shares_and_seeds_are_weighted(two_kinds):
+    """Half of the muon crossings count ten times: all shares follow by hand."""
+    trigger, events = two_kinds
+    weight = np.ones(500)
+    weight[400:430] = 10
+    fired = np.zeros(500, bool)
+    fired[400:430] = True
+    weighted = Events.from_arrays(events.hw, weight=weight, menu_bits={"A": fired, "B": np.zeros(500, bool)})
+    result = catalogue(trigger, weighted, 16 * 50**2, min_cluster_size=10)
+    assert sum(c.share for c in result.clusters) == pytest.approx((300 + 70) / (300 + 470))
+    for cluster in result.clusters:
+        members = result.index[result.labels == cluster.number]
+        own = weight[members]
+        assert cluster.mean_score == pytest.approx((trigger.score(events)[members] * own).sum() / own.sum())
+        share = own[members < 430].sum() / own.sum()
+        assert dict(cluster.seeds) == ({"A": pytest.approx(share)} if share else {})
+        name, here, there, _ = cluster.distinguishing[0]
+        if name == "met":
+            met = events.hw[:, 0, 0] * 0.5
+            assert there == pytest.approx((met * weight).sum() / weight.sum())
+            assert here == pytest.approx((met[members] * own).sum() / own.sum())
+
+
 @pytest.mark.parametrize("name", ["c.parquet", "c.h5"])
 def test_written_table_comes_back(two_kinds, tmp_path, name):
     trigger, events = two_kinds

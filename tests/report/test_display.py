@@ -73,8 +73,21 @@ def test_figure_has_its_labels(trigger, events):
     text = " ".join(t.get_text() for a in figure.axes for t in [a.title, a.xaxis.label, a.yaxis.label])
     assert "GeV" in text
     assert "rad" in text
-    legend = figure.axes[0].get_legend()
-    assert [t.get_text() for t in legend.get_texts()] == ["ETmiss", "jet"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["ETmiss", "jet"]
+    removed, moved = figure.axes[2:]
+    assert "removed" in removed.get_xlabel()
+    assert [t.get_text() for t in removed.get_yticklabels()] == ["met  4.5 GeV", "jet1  20 GeV"]
+    assert "moved" in moved.get_xlabel()
+    assert len(moved.get_legend().get_texts()) == 3
+
+
+def test_moved_features_are_drawn_at_their_change(trigger, events):
+    """The circle of jet1 lies at the change of the score for 10 % more pt."""
+    view = explain(trigger, events, 0)
+    moved = draw(view).axes[3]
+    circles = next(line for line in moved.lines if line.get_marker() == "o")
+    # Drawn from the weakest to the strongest removal: jet1 (525 of 625) is last.
+    assert circles.get_xdata()[-1] == view.objects[0].sensitivity["pt"] == 27.0**2 - 25**2
 
 
 def test_no_such_event(trigger, events):
