@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "backends": {"trigger", "events", "scores", "model", "errors", "io"},
     "validate": {"backends", "trigger", "events", "scores", "model", "errors", "io"},
     "rates": {"trigger", "events", "scores", "menu", "errors", "io", "configs"},
-    "search": {"trigger", "events", "scores", "rates", "errors", "io", "configs"},
+    "search": {"trigger", "events", "scores", "rates", "model", "errors", "io", "configs"},
     "report": {"rates", "search", "trigger", "events", "scores", "menu", "baselines", "backends", "errors", "io"},
 }
 #: Files that join two rooms: freezing reads trained models and writes programs.
@@ -38,7 +38,7 @@ MAY_ALSO_IMPORT = {"trigger/freeze.py": {"model", "config"}}
 TENSORFLOW_ROOMS = {"model", "train", "trigger", "backends", "search"}
 HEAVY = {"tensorflow", "tf_keras", "keras", "qkeras", "hls4ml", "tensorflow_model_optimization", "sklearn", "numba"}
 #: Files that exist to hold a heavy import, and are themselves imported late.
-BEHIND_ITS_OWN_MODULE = {"events/simulate/kernel.py": {"numba"}}
+BEHIND_ITS_OWN_MODULE = {"events/simulate/kernel.py": {"numba"}, "search/softdrop.py": {"numba"}}
 
 
 def modules():

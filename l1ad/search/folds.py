@@ -280,7 +280,7 @@ def cross_score(
         if len(values) != n:
             raise InputError("folds", f"column {name}", f"{len(values)} rows", f"{n}, as the plan has")
     splits = list(folds.splits())
-    arguments = [(columns, folds.ids, s, fit, seed) for s in splits]
+    arguments = [(columns, folds, s, fit, seed) for s in splits]
     results = list(map(_train, arguments)) if executor is None else list(executor.map(_train, arguments))
     ledger = Ledger()
     total: FloatArray | None = None
@@ -293,6 +293,16 @@ def cross_score(
     if total is None or proof.n_events != np.unique(folds.ids).size:
         raise LeakError(f"{proof.n_events} of {np.unique(folds.ids).size} events were scored")
     return CrossScores(total, proof)
+
+
+def train_one(
+    columns: Mapping[str, npt.NDArray[Any]], folds: FoldPlan, split: Split, fit: Fit, *, seed: int
+) -> tuple[Scorer, Ledger]:
+    """One of the trainings of `cross_score`, by itself: its scorer, and what it has seen."""
+    ledger = Ledger()
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split.outer, split.inner)))
+    views = (View(columns, rows, folds.ids, ledger, split.name) for rows in (split.train, split.validation))
+    return fit(*views, rng), ledger
 
 
 def select(
@@ -336,19 +346,13 @@ def select(
 
 
 def _train(
-    arguments: tuple[Mapping[str, npt.NDArray[Any]], npt.NDArray[np.int64], Split, Fit, int],
+    arguments: tuple[Mapping[str, npt.NDArray[Any]], FoldPlan, Split, Fit, int],
 ) -> tuple[FloatArray, Ledger]:
     """One training: fit on the views, score the fold that was left out."""
-    columns, ids, split, fit, seed = arguments
-    ledger = Ledger()
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split.outer, split.inner)))
-    scorer = fit(
-        View(columns, split.train, ids, ledger, split.name),
-        View(columns, split.validation, ids, ledger, split.name),
-        rng,
-    )
-    scores = np.asarray(scorer(View(columns, split.test, ids)), np.float64)
+    columns, folds, split, fit, seed = arguments
+    scorer, ledger = train_one(columns, folds, split, fit, seed=seed)
+    scores = np.asarray(scorer(View(columns, split.test, folds.ids)), np.float64)
     if scores.shape[:1] != split.test.shape or not np.all(np.isfinite(scores)):
         raise InputError("folds", "scores", f"shape {scores.shape} or not finite", f"{split.test.size} finite scores")
-    ledger.note_scored(split.name, ids[split.test])
+    ledger.note_scored(split.name, folds.ids[split.test])
     return scores, ledger

@@ -127,13 +127,17 @@ class Dense:
 
     def train(self, train: Samples, validation: Samples, rng: np.random.Generator) -> Predict:
         """Train one network with tf_keras."""
-        import tensorflow as tf
-        from tf_keras import Sequential, callbacks, initializers, layers, optimizers
+        from l1ad.model.keras import import_tf
+
+        modules = import_tf()
+        tf, keras = modules.tf, modules.keras
+        callbacks, initializers = keras.callbacks, keras.initializers
+        layers, optimizers = keras.layers, keras.optimizers
 
         def seed() -> int:
             return int(rng.integers(0, 2**31 - 1))
 
-        network = Sequential([layers.Input((train.x.shape[1],)), layers.BatchNormalization()])
+        network = keras.Sequential([layers.Input((train.x.shape[1],)), layers.BatchNormalization()])
         for i, width in enumerate(self.widths):
             initializer = initializers.GlorotUniform(seed=seed())
             network.add(layers.Dense(width, activation="relu", kernel_initializer=initializer))
