@@ -1,12 +1,15 @@
 """The scores that need no network: what every learned score is shown against.
 
 `BASELINES` names the scalars; `isolation_forest` is the usual off-the-shelf detector; the strongest one, the joint tail
-score, is a trigger of its own in `l1ad.trigger.tail`.
+score, is a trigger of its own in `l1ad.trigger.tail`. `all_baselines` has them all, fitted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +18,10 @@ from l1ad.errors import require
 from l1ad.events.store import Events
 from l1ad.events.sums import ht_codes
 from l1ad.trigger.program import Trigger
+from l1ad.trigger.tail import JointTail
 
 FloatArray = npt.NDArray[np.float64]
+
 
 def ht(events: Events) -> FloatArray:
     """Scalar sum of jet pt in GeV: the column ``ht`` (hardware codes) where the data has it, else from the jets.
@@ -70,6 +75,8 @@ BASELINES: Mapping[str, Callable[[Events], FloatArray]] = {
     "sum_pt": sum_pt,
     "n_objects": n_objects,
 }
+#: The object type that a scalar cannot do without.
+_NEEDS = {"ht": "jet", "met": "met"}
 
 
 def scaled_norm(events: Events, trigger: Trigger) -> FloatArray:
@@ -89,7 +96,7 @@ def scaled_norm(events: Events, trigger: Trigger) -> FloatArray:
     return result
 
 
-def isolation_forest(train: Events, events: Events, *, seed: int = 1, n_estimators: int = 100) -> FloatArray:
+def fit_isolation_forest(train: Events, *, seed: int = 1, n_estimators: int = 100) -> Callable[[Events], FloatArray]:
     """Anomaly score of an isolation forest on log(1 + pt), eta and phi in codes (Liu, Ting, Zhou, ICDM 2008).
 
     Raises
@@ -107,4 +114,39 @@ def isolation_forest(train: Events, events: Events, *, seed: int = 1, n_estimato
 
     forest = IsolationForest(n_estimators=n_estimators, random_state=seed)
     forest.fit(features(train), sample_weight=train.weight)
-    return -np.asarray(forest.score_samples(features(events)))
+    return lambda events: -np.asarray(forest.score_samples(features(events)))
+
+
+def isolation_forest(train: Events, events: Events, *, seed: int = 1, n_estimators: int = 100) -> FloatArray:
+    """`fit_isolation_forest` on `train`, applied to `events`."""
+    return fit_isolation_forest(train, seed=seed, n_estimators=n_estimators)(events)
+
+
+def all_baselines(train: Events, triggers: Sequence[Trigger] = ()) -> dict[str, Callable[[Events], npt.NDArray[Any]]]:
+    """Every baseline that the layout of `train` allows, by name: functions of events.
+
+    `train` is the zero bias that the joint tail score and the isolation forest learn from; of each different input
+    scaling among `triggers` the norm of the scaled inputs is one more.
+
+    Raises
+    ------
+    MissingToolError
+        If scikit-learn is not installed.
+    """
+    groups = {group.name for group in train.layout.groups}
+    result: dict[str, Callable[[Events], npt.NDArray[Any]]] = {
+        name: function for name, function in BASELINES.items() if _NEEDS.get(name, "") in {"", *groups}
+    }
+    seen: set[str] = set()
+    for trigger in triggers:
+        scales = [node for node in trigger.program.nodes if node.op == "scale"]
+        if not scales:
+            continue
+        digest = json.dumps(scales[0].to_json())
+        if digest not in seen:
+            seen.add(digest)
+            name = "input norm" if len(seen) == 1 else f"input norm {trigger.name}"
+            result[name] = partial(scaled_norm, trigger=trigger)
+    result["isolation forest"] = fit_isolation_forest(train)
+    result["joint tail"] = JointTail.fit(train).trigger().score
+    return result

@@ -34,6 +34,7 @@ _VERBS = (
     ("simulate", data_app),
     ("score", app),
     ("calibrate", app),
+    ("compare", app),
     ("train", app),
     ("firmware", app),
     ("display", app),
