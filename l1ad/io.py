@@ -1,6 +1,7 @@
 """Writing so that nothing half-written ever carries its final name, and hashing of what was read.
 
-`atomic_path` for a library that wants a path, `write_text`/`write_json` for small files, `sha256_file` for manifests.
+`atomic_path` for a library that wants a path, `write_text`/`write_json` for small files, `make_folder` for a folder,
+`sha256_file` and `sha256_path` for manifests.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any
 
 from l1ad.errors import InputError
 
+#: What the temporary name of a file that is being written ends in; it begins with a dot.
+PART = ".part"
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -27,10 +31,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         If the folder cannot be written or the disk is full; whatever stood at `path` before is untouched.
     """
     final = Path(path)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    temporary = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}{PART}")
     try:
+        make_folder(final.parent)
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             os.replace(temporary, final)
         except OSError as error:
@@ -40,6 +44,37 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder and those above it, if they are not there.
+
+    Raises
+    ------
+    InputError
+        If it cannot be made: the message names the file that is in the way, if one is.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        in_the_way = next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None)
+        if in_the_way is not None:
+            raise InputError(str(in_the_way), "folder", "a file of that name", "a folder or nothing") from error
+        raise InputError(str(folder), "folder", error.strerror or error, "a place that can be written") from error
+    return folder
+
+
+def remove_parts(folder: str | os.PathLike[str]) -> int:
+    """Remove what writers that were killed have left below a folder, and return how many files that were.
+
+    Nobody else may be writing there.
+    """
+    left = list(Path(folder).rglob(f".*{PART}"))
+    for path in left:
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return len(left)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -78,3 +113,22 @@ def sha256_file(path: str | os.PathLike[str], *, block_bytes: int = 1 << 22) -> 
         while block := stream.read(block_bytes):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_path(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file, or of the names and hashes of all files below a folder.
+
+    Raises
+    ------
+    InputError
+        If something cannot be read.
+    """
+    given = Path(path)
+    try:
+        if not given.is_dir():
+            return sha256_file(given)
+        files = sorted(file for file in given.rglob("*") if file.is_file())
+        listing = [(file.relative_to(given).as_posix(), sha256_file(file)) for file in files]
+    except OSError as error:
+        raise InputError(str(path), "file", error.strerror or error, "a readable file") from error
+    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()

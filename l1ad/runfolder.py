@@ -23,7 +23,7 @@ from typing import Any
 
 from l1ad import __version__
 from l1ad.errors import InputError
-from l1ad.io import read_json, sha256_file, write_json
+from l1ad.io import make_folder, read_json, remove_parts, sha256_file, sha256_path, write_json
 
 FORMAT = "l1ad-run"
 FORMAT_VERSION = 1
@@ -78,6 +78,7 @@ class RunFolder:
         self.path = Path(path)
         self._file = self.path / MANIFEST
         self.steps: dict[str, dict[str, Any]] = {}
+        self._known: dict[tuple[str, int, int], str] = {}
         if self._file.exists():
             value = read_json(self._file)
             if value.get("format") != FORMAT or value.get("format_version") != FORMAT_VERSION:
@@ -94,8 +95,8 @@ class RunFolder:
         InputError
             If another process holds it (the message says which), or the folder cannot be written.
         """
+        make_folder(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise InputError(str(self.path), "run folder", error.strerror, "a folder that can be written") from error
@@ -113,6 +114,8 @@ class RunFolder:
                 os.write(handle, f"process {os.getpid()} on {socket.gethostname()} since {now}".encode())
             except OSError as error:
                 raise InputError(str(self.path), "lock", error.strerror, "a folder that can be written") from error
+            # With the lock held, what is half-written is of a run that was killed.
+            remove_parts(self.path)
             yield
         finally:
             # The kernel drops the lock of a killed process too; the file itself stays.
@@ -153,9 +156,19 @@ class RunFolder:
             "version": __version__,
             "settings": step.settings,
             "reads": {name: sha256_file(self.path / name) for name in step.reads},
-            "external": [[path.name, _hash_of(path)] for path in step.external],
+            "external": [[path.name, self._hash_of(path)] for path in step.external],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _hash_of(self, path: Path) -> str:
+        """Hash of a file outside, made once while its size and time stamp stay: several steps read the same events."""
+        if not path.is_file():
+            return sha256_path(path)
+        state = path.stat()
+        key = (str(path), state.st_size, state.st_mtime_ns)
+        if key not in self._known:
+            self._known[key] = sha256_path(path)
+        return self._known[key]
 
     def _unedited(self, name: str) -> None:
         writer = next((s for s, value in self.steps.items() if name in value["outputs"]), None)
@@ -168,13 +181,6 @@ class RunFolder:
         if found != expected:
             wanted = f"{expected[:12]} as the step {writer} left it: edited; `--from {writer}` makes it again"
             raise InputError(str(path), "hash", found[:12], wanted)
-
-
-def _hash_of(path: Path) -> str:
-    try:
-        return sha256_file(path)
-    except OSError as error:
-        raise InputError(str(path), "file", error.strerror or error, "a readable file") from error
 
 
 def select_steps(steps: tuple[Step, ...], *, first: str | None, last: str | None) -> Mapping[str, bool]:

@@ -86,7 +86,8 @@ def steps(config: RunConfig, folder: Path) -> tuple[Step, ...]:
     training = {key: value for key, value in everything.items() if key not in later}
     zero_bias = calibration_files(config)
     signals = signal_files(config)
-    sources = training_files(config)
+    sources = _with_seeds(training_files(config))
+    samples = _with_seeds((*zero_bias, *(path for paths in signals.values() for path in paths)))
     projects = tuple(f"firmware/{name}/{_STAMP[name]}" for name in config.firmware.backends)
     return (
         Step(
@@ -130,7 +131,7 @@ def steps(config: RunConfig, folder: Path) -> tuple[Step, ...]:
             "compare every realisation with the golden program",
             {"validation": everything["validation"], "firmware": everything["firmware"]},
             ("trigger.json", *projects),
-            zero_bias,
+            _with_seeds(zero_bias),
             lambda note: _validate(config, folder, note),
             lambda: ("validation.json",),
         ),
@@ -139,7 +140,7 @@ def steps(config: RunConfig, folder: Path) -> tuple[Step, ...]:
             "find the thresholds",
             {"calibration": everything["calibration"]},
             ("trigger.json",),
-            (*zero_bias, *(path for paths in signals.values() for path in paths)),
+            samples,
             lambda note: _calibrate(config, folder, note),
             lambda: ("thresholds.json",),
         ),
@@ -148,7 +149,7 @@ def steps(config: RunConfig, folder: Path) -> tuple[Step, ...]:
             "write the page",
             {"report": everything["report"], "description": config.description},
             ("trigger.json", "thresholds.json", "validation.json"),
-            (*zero_bias, *(path for paths in signals.values() for path in paths)),
+            samples,
             lambda note: _report(config, folder, note),
             lambda: ("report.html", *_existing(folder, CATALOGUE), *_figures(folder)),
         ),
@@ -179,10 +180,13 @@ def training_files(config: RunConfig) -> tuple[Path, ...]:
     from l1ad.events.readers._files import expand
     from l1ad.model.dataset import data_files
 
-    found: list[Path] = []
-    for path in data_files(config.data):
-        found += expand(path)
-    return tuple(found)
+    return tuple(found for path in data_files(config.data) for found in expand(path))
+
+
+def _with_seeds(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Files and those of the same name in a folder ``seeds`` beside them, which open data are read with."""
+    beside = (path.parent / "seeds" / path.name for path in paths)
+    return (*paths, *(path for path in beside if path.is_file()))
 
 
 def calibration_files(config: RunConfig) -> tuple[Path, ...]:

@@ -74,6 +74,32 @@ def test_a_lost_output_is_made_again(recipe):
     assert recipe.run() == ["unchanged", "ran"]
 
 
+def test_a_folder_of_shards_is_an_input_like_a_file(recipe):
+    """The open data come as a folder an object: what lies below it counts."""
+    shards = recipe.outside.with_name("shards")
+    shards.mkdir()
+    (shards / "0").write_text("a")
+    steps = recipe.steps()
+    outside = Step("upper", "", {}, (), (shards,), steps[0].run, steps[0].writes)
+
+    def state():
+        run = RunFolder(recipe.folder)
+        with run.locked():
+            return run.execute(outside, force=False, note=lambda _: None).state
+
+    assert [state(), state()] == ["ran", "unchanged"]
+    (shards / "0").write_text("b")
+    assert [state(), state()] == ["ran", "unchanged"]
+
+
+def test_what_a_killed_run_was_writing_is_removed(recipe):
+    recipe.run()
+    left = recipe.folder / ".twice.txt.1234-abcd.part"
+    left.write_text("half")
+    assert recipe.run() == ["unchanged", "unchanged"]
+    assert not left.exists()
+
+
 def test_force(recipe):
     recipe.run()
     assert recipe.run(force={"twice"}) == ["unchanged", "ran"]
@@ -119,10 +145,12 @@ def test_second_process_is_told_who_has_the_lock(tmp_path):
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "got it\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs a system with users")
-def test_folder_that_cannot_be_written(tmp_path):
+def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match="can be written"), RunFolder(tmp_path / "file" / "run").locked():
+    with (
+        pytest.raises(InputError, match=r"file: folder: found a file of that name"),
+        RunFolder(tmp_path / "file" / "run").locked(),
+    ):
         pass
 
 

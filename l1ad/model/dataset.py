@@ -18,7 +18,7 @@ from l1ad.errors import InputError
 from l1ad.events import Events, get_layout, open_events
 from l1ad.events.bundled import bundled
 from l1ad.events.layout import ObjectLayout
-from l1ad.io import sha256_file
+from l1ad.io import sha256_path
 from l1ad.trigger.scaling import CodeCounts
 
 #: Events of one block of the cache: contiguous on disk, shuffled as a whole.
@@ -232,5 +232,5 @@ def read_training_data(config: DataConfig, *, seed: int, cache: Path) -> Trainin
     for store in stores:
         codes, weight32 = store.finish()
         parts.append((codes, weight32 if mean == 1 else np.asarray(weight32) / mean))
-    hashes = {name: sha256_file(path) for name, path in files.items()}
+    hashes = {name: sha256_path(path) for name, path in files.items()}
     return TrainingData(layout, parts[0], parts[1], n_test, counts, hashes, tuple(notes))
