@@ -63,11 +63,22 @@ def _window(rows: int, columns: int) -> NDArray[np.int64]:
 JET_WINDOW = _window(4, 4)
 EG_WINDOW = _window(1, 2)
 TAU_WINDOW = _window(1, 1)
+#: The column at each place from -1 to 72: entry 0 is that left of the first.
+_NEAR = np.array([71, *range(72), 0], np.int64)
 
 
 @_compile
 def _abs_ieta(row: int) -> int:
     return row - 39 if row >= 40 else 40 - row
+
+
+@_compile
+def _place(cell: int, turn: int, mirror: int) -> tuple[Any, Any]:
+    """Row and column of a cell of a collision that is turned and mirrored."""
+    c = np.int64(cell)
+    row = c // 72
+    column = c - 72 * row + turn
+    return 79 - row if mirror else row, column - 72 if column >= 72 else column
 
 
 @_compile
@@ -77,6 +88,7 @@ def fill(
     mirrors: Array,
     scales: Array,
     offset: Array,
+    forward: Array,
     records: Array,
     sum_em: Array,
     sum_had: Array,
@@ -84,41 +96,30 @@ def fill(
 ) -> None:
     """Add the deposits of the collisions ``events`` to 80 x 72 towers; ``lead`` keeps each tower's largest em deposit.
 
-    HF has one tower for two columns: the energy is shared evenly over both.
+    HF, from ``forward`` on in each collision, has one tower for two columns: the energy is shared evenly over both.
+    The loops decide nothing: a branch that chance decides costs more than all the arithmetic here.
     """
     for k in range(len(events)):
         j = events[k]
         turn, mirror, scale = turns[k], mirrors[k], scales[k]
-        for i in range(offset[j], offset[j + 1]):
+        for i in range(offset[j], forward[j]):
             deposit = records[i]
-            c = np.int64(deposit.cell)
-            row = c // 72
-            column = c - 72 * row + turn
-            if column >= 72:
-                column -= 72
-            if mirror:
-                row = 79 - row
-            if row < 12 or row >= 68:
-                column -= column % 2
-                half = np.float32(0.5) * scale * (deposit.em + deposit.had)
-                sum_had[row, column] += half
-                sum_had[row, column + 1] += half
-                continue
+            row, column = _place(deposit.cell, turn, mirror)
             sum_had[row, column] += scale * deposit.had
             energy = scale * deposit.em
-            step = deposit.leak
-            if step != 0:
-                spilt = energy * abs(np.float32(step)) / np.float32(LEAK_STEPS)
-                energy -= spilt
-                other = column + 1 if step > 0 else column - 1
-                if other == 72:
-                    other = 0
-                elif other < 0:
-                    other = 71
-                sum_em[row, other] += spilt
+            step = np.int64(deposit.leak)
+            spilt = energy * np.float32(abs(step)) / np.float32(LEAK_STEPS)
+            energy -= spilt
+            sum_em[row, _NEAR[column + 1 + (step > 0) - (step < 0)]] += spilt
             sum_em[row, column] += energy
-            if energy > lead[row, column]:
-                lead[row, column] = energy
+            lead[row, column] = max(lead[row, column], energy)
+        for i in range(forward[j], offset[j + 1]):
+            deposit = records[i]
+            row, column = _place(deposit.cell, turn, mirror)
+            column -= column % 2
+            half = np.float32(0.5) * scale * (deposit.em + deposit.had)
+            sum_had[row, column] += half
+            sum_had[row, column + 1] += half
 
 
 @_compile
@@ -386,6 +387,7 @@ def crossings(
     mirrors: Array,
     scales: Array,
     offset: Array,
+    forward: Array,
     records: Array,
     gain_em: Array,
     gain_had: Array,
@@ -422,7 +424,7 @@ def crossings(
         sum_had[:] = 0
         lead[:] = 0
         a, b = first[i], first[i + 1]
-        fill(events[a:b], turns[a:b], mirrors[a:b], scales[a:b], offset, records, sum_em, sum_had, lead)
+        fill(events[a:b], turns[a:b], mirrors[a:b], scales[a:b], offset, forward, records, sum_em, sum_had, lead)
         if spikes[i, 0] > 0:
             row, column = int(spikes[i, 1]), int(spikes[i, 2])
             if row < 12 or row >= 68:

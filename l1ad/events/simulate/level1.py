@@ -99,6 +99,7 @@ def reconstruct(
         crossings.mirrors,
         crossings.scales,
         deposits.offset,
+        deposits.forward,
         deposits.records,
         gain_em,
         gain_had,

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from l1ad.events.simulate.detector import ETA_EDGES, N_ETA, N_PHI, Detector
+from l1ad.events.simulate.detector import ABS_IETA, ETA_EDGES, FIRST_HF, N_ETA, N_PHI, Detector
 from l1ad.events.simulate.library import EM, HADRON, MUON, Library
 
 __all__ = ["LEAK_STEPS", "RECORD", "Deposits", "deposit"]
 
 _CHUNK = 2_000_000
+_CHUNK_COLLISIONS = 20_000
+_HF_ROWS = int(ABS_IETA[0]) - FIRST_HF + 1  # on each side
 _MIP_GEV = 2.5  # what a muon leaves, as energy
 _LEAK_LENGTH = 0.007 / 0.0873  # lateral size of an electromagnetic shower in towers
 LEAK_STEPS = 200  # a leaking share is stored in steps of 1/200, signed by the neighbour's side
@@ -31,9 +33,13 @@ RECORD = np.dtype([("em", "f4"), ("had", "f4"), ("cell", "u2"), ("leak", "i1"), 
 
 @dataclass(frozen=True)
 class Deposits:
-    """Tower deposits of libraries joined: ``records[offset[i]:offset[i + 1]]`` are those of collision i."""
+    """Tower deposits of libraries joined: ``records[offset[i]:offset[i + 1]]`` are those of collision i.
+
+    Those in HF come last, from ``forward[i]`` on: the kernel then need not ask of each one where it is.
+    """
 
     offset: NDArray[np.int64]
+    forward: NDArray[np.int64]
     records: NDArray[Any]
 
     @staticmethod
@@ -41,7 +47,23 @@ class Deposits:
         """Join them in order."""
         ends = np.cumsum([0] + [int(p.offset[-1]) for p in parts])
         offset = [parts[0].offset[:1], *(p.offset[1:] + end for p, end in zip(parts, ends, strict=False))]
-        return Deposits(np.concatenate(offset), np.concatenate([p.records for p in parts]))
+        forward = [p.forward + end for p, end in zip(parts, ends, strict=False)]
+        return Deposits(np.concatenate(offset), np.concatenate(forward), np.concatenate([p.records for p in parts]))
+
+    @staticmethod
+    def of(offset: NDArray[np.int64], records: NDArray[Any]) -> Deposits:
+        """Deposits in any order within a collision; the order among those in HF and among the others is kept."""
+        forward = np.empty(len(offset) - 1, np.int64)
+        ordered = np.empty_like(records)
+        for a in range(0, len(forward), _CHUNK_COLLISIONS):
+            ends = offset[a : a + _CHUNK_COLLISIONS + 1]
+            part = records[ends[0] : ends[-1]]
+            rows = part["cell"] // N_PHI
+            in_hf = (rows < _HF_ROWS) | (rows >= N_ETA - _HF_ROWS)
+            owner = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+            forward[a : a + _CHUNK_COLLISIONS] = ends[:-1] + np.bincount(owner[~in_hf], minlength=len(ends) - 1)
+            ordered[ends[0] : ends[-1]] = part[np.argsort(2 * owner + in_hf, kind="stable")]
+        return Deposits(offset, forward, ordered)
 
 
 def deposit(library: Library, detector: Detector) -> Deposits:
@@ -64,7 +86,7 @@ def deposit(library: Library, detector: Detector) -> Deposits:
             detector,
             rng,
         )
-    return Deposits(library.offset, records)
+    return Deposits.of(library.offset.astype(np.int64), records)
 
 
 def _deposit(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ pytest.importorskip("numba", reason="numba is not installed (extra simulate)")
 from l1ad.events.simulate import kernel
 from l1ad.events.simulate.detector import ABS_IETA, ETA_CENTRE
 from l1ad.events.simulate.kernel import N_CANDIDATES, PAD, PADDED
-from l1ad.events.simulate.towers import LEAK_STEPS, RECORD
+from l1ad.events.simulate.towers import LEAK_STEPS, RECORD, Deposits
 
 
 def padded(cells: dict[tuple[int, int], float], floor: float = 0.0) -> np.ndarray:
@@ -52,13 +54,13 @@ def random_records(n: int, rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize("mirror", [0, 1])
 def test_fill_against_numpy(mirror: int) -> None:
     rng = np.random.default_rng(1)
-    records, turn = random_records(3000, rng), 50
+    deposits, turn = Deposits.of(np.array([0, 1000, 3000]), random_records(3000, rng)), 50
     em, had, lead = (np.zeros((80, 72), np.float32) for _ in range(3))
     kernel.fill(
         np.array([1]), np.array([turn]), np.array([mirror], np.uint8), np.array([0.5], np.float32),
-        np.array([0, 1000, 3000]), records, em, had, lead,
+        deposits.offset, deposits.forward, deposits.records, em, had, lead,
     )  # fmt: skip
-    chosen = records[1000:]
+    chosen = deposits.records[1000:]
     row, column = chosen["cell"] // 72, (chosen["cell"] % 72 + turn) % 72
     row = 79 - row if mirror else row
     forward = (row < 12) | (row >= 68)
@@ -81,6 +83,22 @@ def test_fill_against_numpy(mirror: int) -> None:
     # energy is conserved whatever leaks where
     assert em.sum() + had.sum() == pytest.approx(0.5 * (chosen["em"].sum() + chosen["had"].sum()), rel=1e-5)
     assert (lead <= em + 1e-5).all()
+
+
+def test_forward_deposits_come_last_and_nothing_moves_between_collisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("l1ad.events.simulate.towers._CHUNK_COLLISIONS", 2)
+    rng = np.random.default_rng(8)
+    offset = np.array([0, 0, 40, 41, 300, 300])
+    records = random_records(300, rng)
+    got = Deposits.of(offset, records)
+    for i, (a, b) in enumerate(pairwise(offset)):
+        rows = records["cell"][a:b] // 72
+        in_hf = (rows < 12) | (rows > 67)
+        want = np.concatenate([records[a:b][~in_hf], records[a:b][in_hf]])
+        np.testing.assert_array_equal(got.records[a:b], want)
+        assert got.forward[i] == a + (~in_hf).sum()
+    both = Deposits.concatenate([got, got])
+    np.testing.assert_array_equal(both.forward, np.concatenate([got.forward, got.forward + 300]))
 
 
 def primitives(
