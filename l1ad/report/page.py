@@ -31,17 +31,10 @@ STATIC = Path(__file__).resolve().parent / "static"
 
 def render(content: Content) -> str:
     """The whole page as text."""
-    from plotly.offline import get_plotlyjs
-
     made: dict[str, Any] = {}
 
     def place(*makers: Callable[[Content], Plot | None]) -> str:
-        parts = []
-        for plot in filter(None, (make(content) for make in makers)):
-            made[f"figure-{plot.name}"] = json.loads(figure_of(plot).to_json())
-            caption = html.escape(plot.caption)
-            parts.append(f'<figure><div id="figure-{plot.name}"></div><figcaption>{caption}</figcaption></figure>')
-        return f'<div class="grid">{"".join(parts)}</div>' if len(parts) > 1 else "".join(parts)
+        return place_plots([plot for plot in (make(content) for make in makers) if plot is not None], made)
 
     sections = [
         ("working-points", "Working points", _working_points(content)),
@@ -60,33 +53,63 @@ def render(content: Content) -> str:
         ("kinds", "Kinds of selected crossings", place(plots.clusters_plot) + _kinds(content)),
         ("events", "The most anomalous crossings", _events(content)),
     ]
-    shown = [(anchor, title, body) for anchor, title, body in sections if body]
-    navigation = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in shown)
-    body = "".join(f'<section id="{anchor}"><h2>{title}</h2>{text}</section>' for anchor, title, text in shown)
-    data = json.dumps({"figures": made, "slider": _slider_data(content)}, allow_nan=False).replace("</", "<\\/")
     trigger = content.trigger
     name = html.escape(trigger.name)
     sample = content.thresholds["sample"]
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,"><title>{name}: trigger report</title><style>{_static("page.css")}</style></head><body>
-<h1>{name}</h1>
-<p class="soft">Score <b>{html.escape(trigger.kind)}</b> on {html.escape(trigger.layout.name)}
+    about = f"""Score <b>{html.escape(trigger.kind)}</b> on {html.escape(trigger.layout.name)}
 ({trigger.layout.n_inputs} inputs), program <span class="mono">{trigger.hash[:16]}</span>.
 Zero bias: {sample["events"]:,} events ({sample["effective_events"]:,.0f} effective)
-at {content.crossing_hz / 1e6:.2f} MHz. l1ad {__version__}.</p>
+at {content.crossing_hz / 1e6:.2f} MHz. l1ad {__version__}."""
+    return document(
+        f"{name}: trigger report", name, about, sections, {"figures": made, "slider": _slider_data(content)}
+    )
+
+
+def place_plots(chosen: Sequence[Plot], made: dict[str, Any]) -> str:
+    """The places of plots in a page, two a row if there are several; their figures are added to `made`."""
+    parts = []
+    for plot in chosen:
+        made[f"figure-{plot.name}"] = json.loads(figure_of(plot).to_json())
+        caption = html.escape(plot.caption)
+        parts.append(f'<figure><div id="figure-{plot.name}"></div><figcaption>{caption}</figcaption></figure>')
+    return f'<div class="grid">{"".join(parts)}</div>' if len(parts) > 1 else "".join(parts)
+
+
+def document(
+    title: str, heading: str, about: str, sections: Sequence[tuple[str, str, str]], data: Mapping[str, Any]
+) -> str:
+    """A page that needs no network.
+
+    Parameters
+    ----------
+    title, heading, about : of the page, HTML; `about` stands below the heading.
+    sections : (anchor, title, HTML); those without a text are left out.
+    data : what the page's script reads: ``figures`` by the identifier of their place.
+    """
+    from plotly.offline import get_plotlyjs
+
+    shown = [(anchor, name, body) for anchor, name, body in sections if body]
+    navigation = "".join(f'<a href="#{anchor}">{name}</a>' for anchor, name, _ in shown)
+    body = "".join(f'<section id="{anchor}"><h2>{name}</h2>{text}</section>' for anchor, name, text in shown)
+    content = json.dumps(data, allow_nan=False).replace("</", "<\\/")
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"><title>{title}</title><style>{static_text("page.css")}</style></head><body>
+<h1>{heading}</h1>
+<p class="soft">{about}</p>
 <nav>{navigation}</nav>{body}
 <script>{get_plotlyjs()}</script>
-<script id="data" type="application/json">{data}</script>
-<script>{_static("page.js")}</script></body></html>
+<script id="data" type="application/json">{content}</script>
+<script>{static_text("page.js")}</script></body></html>
 """
 
 
-def _static(name: str) -> str:
+def static_text(name: str) -> str:
+    """A file of the page's style or script."""
     return (STATIC / name).read_text(encoding="utf-8")
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, attributes: Sequence[str] = ()) -> str:
+def html_table(head: Sequence[str], rows: Iterable[Sequence[Any]], *, attributes: Sequence[str] = ()) -> str:
     """An HTML table; cells are escaped unless they are `Html`."""
     top = "".join(f"<th>{html.escape(h)}</th>" for h in head)
     lines = []
@@ -124,7 +147,7 @@ def _working_points(content: Content) -> str:
     against = f" Pure of <b>{html.escape(str(menu['name']))}</b> ({_khz(menu['rate_hz'])} kHz)." if menu else ""
     notes = "".join(f"<li>{html.escape(str(note))}</li>" for note in content.thresholds.get("notes", []))
     text = f"<p>An event fires if score &ge; integer. Targets are of the {kind} rate.{against}</p>"
-    return text + _table(head, rows) + (f'<ul class="soft">{notes}</ul>' if notes else "")
+    return text + html_table(head, rows) + (f'<ul class="soft">{notes}</ul>' if notes else "")
 
 
 def _slider_data(content: Content) -> dict[str, Any]:
@@ -159,7 +182,7 @@ def _slider(content: Content) -> str:
     head = ["signal", "efficiency"] + (["pure efficiency", "gain over the menu"] if pure else [])
     names = [s.name for s in content.signals]
     rows = [[name, ""] + (["", ""] if pure else []) for name in names]
-    table = _table(head, rows, attributes=[f'data-signal="{html.escape(name)}"' for name in names]) if names else ""
+    table = html_table(head, rows, attributes=[f'data-signal="{html.escape(name)}"' for name in names]) if names else ""
     return f"""<div class="slider"><div class="buttons">{buttons}<span class="soft" id="now-name"></span></div>
 <input id="threshold" type="range" min="0" max="{len(slider.thresholds) - 1}" value="{start}" step="1"
 aria-label="threshold"><div class="numbers">{numbers}</div>{table}</div>"""
@@ -185,7 +208,7 @@ def _signals(content: Content) -> str:
             cells.append(f"{middle:.2f} +{high - middle:.2f} −{middle - low:.2f} %")
         cells += [f"{own['area_under_curve']:.4f}", f"{100 * own['at_fpr']['tpr']:.2f} %"]
         rows.append(cells)
-    table = _table(head, rows)
+    table = html_table(head, rows)
     scalars = _baselines(content)
     return "<p>Efficiency of score &ge; integer, with the ends of its 68 % interval.</p>" + table + scalars
 
@@ -209,7 +232,7 @@ def _baselines(content: Content) -> str:
         own.append(f"{100 * np.mean(found):.2f} / {100 * np.median(found):.2f}" if found else "")
     rows.insert(0, [Html(f"<b>{html.escape(content.trigger.name)}</b>"), *own])
     head = ["score", "1 kHz", "5 kHz", "10 kHz"]
-    return "<p>Mean / median efficiency over the signals in %, total rate, beside simple scalars:</p>" + _table(
+    return "<p>Mean / median efficiency over the signals in %, total rate, beside simple scalars:</p>" + html_table(
         head, rows
     )
 
@@ -226,7 +249,7 @@ def _drift(content: Content) -> str:
                 rows.append([entry["name"], variable, test["groups"], *cells])
     head = ["seed", "against", "groups", "chi2 / ndf", "p", "CUSUM", "p"]
     text = "<p>Is the rate the same in all groups? Small p: no.</p>"
-    return text + _table(head, rows) if rows else ""
+    return text + html_table(head, rows) if rows else ""
 
 
 def _layers(content: Content) -> str:
@@ -246,7 +269,7 @@ def _layers(content: Content) -> str:
         ]
         for row in content.layers
     ]
-    return _table(head, rows)
+    return html_table(head, rows)
 
 
 def _widths(content: Content) -> str:
@@ -257,7 +280,7 @@ def _widths(content: Content) -> str:
         else f'<span class="bad">{len(report.wraps)} nodes can wrap.</span>'
     )
     rows = [[r.node, r.op, r.type, f"{r.low:g} to {r.high:g}", r.verdict] for r in report.rows]
-    detail = _table(["node", "operation", "type", "exact values", "verdict"], rows)
+    detail = html_table(["node", "operation", "type", "exact values", "verdict"], rows)
     return f"<p>Interval proof: {state}</p><details><summary>every node</summary>{detail}</details>"
 
 
@@ -274,7 +297,7 @@ def _validation(content: Content) -> str:
         shown = Html(f'<span class="{css}">{html.escape(verdict)}</span>')
         rows.append([row["name"], events, "" if mismatches is None else mismatches, shown])
     text = "<p>Every realisation against the golden integer program:</p>"
-    text += _table(["realisation", "events", "mismatches", "verdict"], rows)
+    text += html_table(["realisation", "events", "mismatches", "verdict"], rows)
     mutations = value.get("mutations")
     if mutations:
         text += _mutations(mutations)
@@ -303,7 +326,7 @@ def _resources(content: Content) -> str:
         for row in content.resources
     ]  # fmt: skip
     return (
-        _table(head, rows)
+        html_table(head, rows)
         + '<p class="soft">Estimates are not placed results and are not to be compared with them.</p>'
     )
 
@@ -325,7 +348,7 @@ def _kinds(content: Content) -> str:
     where = "latent space" if found.space == "latent" else "scaled inputs"
     return (
         f"<p>Crossings at or above {found.threshold}, clustered in the {where} (HDBSCAN); columns of objects: mean "
-        "number a crossing. The table of all of them is catalogue.parquet.</p>" + _table(head, rows)
+        "number a crossing. The table of all of them is catalogue.parquet.</p>" + html_table(head, rows)
     )
 
 
