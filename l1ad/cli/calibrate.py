@@ -40,6 +40,9 @@ def calibrate(
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Fit the tail where under 10 events pass.")
     ] = False,
+    interval: Annotated[
+        str, typer.Option(help="clopper-pearson (covers at least its level) or mid-p (covers it on average).")
+    ] = "clopper-pearson",
     budget: Annotated[Optional[float], typer.Option(help="Propose prescales for this total, kHz.")] = None,
     saturation: Annotated[str, typer.Option(help="Saturated objects: keep (as firmware), mask or drop.")] = "keep",
     workers: Annotated[int, typer.Option(min=1, help="Processes of this machine.")] = 1,
@@ -93,6 +96,7 @@ def calibrate(
             pileup=None if pileup is None else PileupProfile.parse(pileup),
             signals=_signals(signals or []),
             extrapolate=extrapolate,
+            interval=interval,
             budget_hz=None if budget is None else budget * 1e3,
             saturation=saturation,
             work=work or target.with_name(f"{target.name}.work"),
@@ -160,7 +164,7 @@ def _table(result: Any) -> list[str]:
     lines += [f"note   {note}" for note in result.notes]
     if result.content["menu"]:
         lines.append(f"menu   {result.content['menu']['name']}: {result.content['menu']['rate_hz'] / 1e3:.2f} kHz")
-    head = f"{'name':>12} {'target':>8} {'threshold':>9} {'rate':>9} {'68 % interval':>19} {'95 % interval':>19}"
+    head = f"{'name':>12} {'target':>8} {'threshold, 68 %':>23} {'rate':>9} {'68 % interval':>19} {'95 % interval':>19}"
     lines.append(f"{head} {'events':>7} {'total':>8}  one below   (rates in kHz)")
     for item in result.thresholds:
         rate = item.rate
@@ -170,8 +174,9 @@ def _table(result: Any) -> list[str]:
 
         below = "" if item.next_rate is None else f"{item.next_threshold}: {item.next_rate.hz / 1e3:.3f}"
         mark = " extrapolated" if item.extrapolation else ""
+        near = "" if item.interval_68 is None else f" [{item.interval_68[0]}, {item.interval_68[1]}]"
         lines.append(
-            f"{item.name:>12} {item.target_hz / 1e3:8.3f} {item.threshold:9d} {rate.hz / 1e3:9.3f} "
+            f"{item.name:>12} {item.target_hz / 1e3:8.3f} {f'{item.threshold}{near}':>23} {rate.hz / 1e3:9.3f} "
             f"{span(rate.interval_68):>19} {span(rate.interval_95):>19} {rate.events:7d} "
             f"{item.rates['total'].hz / 1e3:8.3f}  {below}{mark}"
         )

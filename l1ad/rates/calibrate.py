@@ -28,7 +28,7 @@ from l1ad.menu import Menu
 from l1ad.rates.exact import ExactSums
 from l1ad.rates.files import FORMAT, FORMAT_VERSION
 from l1ad.rates.histogram import Kind, ScoreHistogram, check_kind
-from l1ad.rates.intervals import Counts
+from l1ad.rates.intervals import Counts, check_interval_method
 from l1ad.rates.ladder import check_budget, prescales_for_budget
 from l1ad.rates.physics import Signal, Summary, area_under_curve, efficiency_at_fpr, summarise
 from l1ad.rates.rates import MAX_PILEUP, BaseRate, PileupProfile, pileup_factors
@@ -153,6 +153,7 @@ def calibrate(
     pileup: PileupProfile | None = None,
     signals: Mapping[str, Sequence[str | os.PathLike[str]]] | None = None,
     extrapolate: bool = False,
+    interval: str = "clopper-pearson",
     budget_hz: float | None = None,
     saturation: str = "keep",
     exclude_seeds: Sequence[str] = NOT_A_MENU,
@@ -176,6 +177,7 @@ def calibrate(
     pileup : reweight zero bias to this.
     signals : files by signal name.
     extrapolate : allow a fitted tail where fewer than 10 events pass.
+    interval : ``clopper-pearson``, which covers at least its level, or ``mid-p``, which covers it on average.
     budget_hz : propose prescales for this total.
     saturation : what the reader does with saturated objects; the firmware keeps them.
     exclude_seeds : patterns of decisions in the data that are not taken for a menu.
@@ -191,6 +193,7 @@ def calibrate(
         If anything given cannot be used; the message names it.
     """
     which = check_kind(kind)
+    check_interval_method(interval)
     base = base or BaseRate.from_bunches(2544)
     if not rates_hz:
         raise InputError("rate", "targets", "none", "at least one")
@@ -222,8 +225,8 @@ def calibrate(
             if uncovered > 1e-3:
                 notes.append(f"{100 * uncovered:.2g} % of the pile-up profile lies where zero bias has no events")
         result = _calibrate(
-            context, sources, rates_hz, which, base, pileup, signals or {}, extrapolate, budget_hz, chunk_events,
-            executors, progress, notes,
+            context, sources, rates_hz, which, base, pileup, signals or {}, extrapolate, interval, budget_hz,
+            chunk_events, executors, progress, notes,
         )  # fmt: skip
         done = True
         return result
@@ -252,6 +255,7 @@ def _calibrate(
     pileup: PileupProfile | None,
     signals: Mapping[str, Sequence[str | os.PathLike[str]]],
     extrapolate: bool,
+    interval: str,
     budget_hz: float | None,
     chunk_events: int,
     executors: ExecutorFactory,
@@ -261,7 +265,7 @@ def _calibrate(
     tasks = [ScoreTask(source, context) for source in sources]
     run_tasks(tasks, executors, what="zero bias", progress=progress)
     histogram, seeds = _merge_scores(tasks)
-    sample = ZeroBias(histogram, base, where="zero bias")
+    sample = ZeroBias(histogram, base, interval=interval, where="zero bias")
     thresholds = [
         find_threshold(sample, target, name=name, kind=kind, extrapolate=extrapolate)
         for name, target in rates_hz.items()
@@ -290,6 +294,7 @@ def _calibrate(
         "format_version": FORMAT_VERSION,
         "trigger": {"name": context.trigger.name, "hash": context.trigger.hash},
         "kind": kind,
+        "interval": interval,
         "base": {
             "crossing_hz": base.crossing_hz,
             "bunches": base.bunches,
@@ -393,18 +398,30 @@ def _with_lumi_sections(
     sample: ZeroBias, thresholds: list[Threshold], tails: TailSums, kind: Kind
 ) -> tuple[ZeroBias, list[Threshold]]:
     """The same thresholds with the errors that the scatter between lumi sections shows."""
-    known = {
-        item.threshold: tails.groups["lumi"].table("lumi", i).effective_counts() for i, item in enumerate(thresholds)
-    }
+    larger: dict[int, float] = {}
+    for i, item in enumerate(thresholds):
+        blocks = tails.groups["lumi"].table("lumi", i).effective_counts()
+        if blocks is not None:
+            larger[item.threshold] = blocks.total / sample.effective_counts_at(item.threshold, kind).total
 
     def counts_at(which: Kind, threshold: int) -> Counts | None:
-        return known.get(threshold) if which == kind else None
+        if which != kind or not larger:
+            return None
+        # Between thresholds the sections are taken to matter as much as at the nearest one.
+        factor = larger[min(larger, key=lambda known: abs(known - threshold))]
+        return Counts(*(factor * count for count in sample.effective_counts_at(threshold, which)))
 
-    better = ZeroBias(sample.histogram, sample.base, block_counts_at=counts_at)
+    better = ZeroBias(sample.histogram, sample.base, interval=sample.interval, block_counts_at=counts_at)
     updated = [
         item
         if item.extrapolation is not None
-        else replace(item, rates={**item.rates, kind: better.rate_at(item.threshold, kind)})
+        else replace(
+            item,
+            rates=better.rates_at(item.threshold),
+            next_rate=None if item.next_threshold is None else better.rate_at(item.next_threshold, kind),
+            interval_68=better.threshold_interval(item.target_hz, kind),
+            interval_95=better.threshold_interval(item.target_hz, kind, level_95=True),
+        )
         for item in thresholds
     ]
     return better, updated

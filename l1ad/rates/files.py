@@ -1,14 +1,15 @@
 """``thresholds.json``: the result of a calibration on disk.
 
-Format version 1, JSON:
+Format version 2, JSON:
 
 ================  ====================================================================================================
 key               meaning
 ================  ====================================================================================================
 format            ``l1ad-thresholds``
-format_version    1
+format_version    2
 trigger           ``name`` and ``hash`` of the only trigger that the integers are for
 kind              ``total``, ``pure`` or ``proportional``: what the targets are rates of
+interval          ``clopper-pearson`` or ``mid-p``: how intervals of rates are made
 base              ``crossing_hz``, ``bunches``, ``luminosity_scale``, ``pileup`` (what zero bias was reweighted to)
 sample            ``files`` (name, SHA-256), ``events``, ``sum_w``, ``effective_events``, ``weighted``, ``saturation``
 menu              ``name``, ``seeds`` (name, prescale, origin, rate in Hz), ``rate_hz`` of their OR; null without one
@@ -37,7 +38,7 @@ from l1ad.errors import InputError, TriggerError
 from l1ad.io import read_json
 
 FORMAT = "l1ad-thresholds"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class _Strict(BaseModel):
@@ -66,6 +67,8 @@ class _ThresholdEntry(_Strict):
     rates: dict[str, _RateEntry]
     next_threshold: int | None
     next_rate: _RateEntry | None
+    threshold_68: tuple[int, int] | None
+    threshold_95: tuple[int, int] | None
     extrapolation: dict[str, float | None] | None
 
 
@@ -74,6 +77,7 @@ class _File(_Strict):
     format_version: int
     trigger: _TriggerEntry
     kind: str
+    interval: str
     base: dict[str, Any]
     sample: dict[str, Any]
     menu: dict[str, Any] | None

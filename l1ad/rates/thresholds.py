@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,17 @@ from l1ad.errors import InputError
 from l1ad.rates.exact import FloatArray, IntArray
 from l1ad.rates.extrapolate import extrapolated_intervals, fit_tail
 from l1ad.rates.histogram import N_SCORES, Kind, ScoreHistogram, Tails, check_kind
-from l1ad.rates.intervals import LEVEL_68, LEVEL_95, Counts, Interval, clopper_pearson, effective_counts
+from l1ad.rates.intervals import (
+    INTERVAL_METHODS,
+    LEVEL_68,
+    LEVEL_95,
+    Counts,
+    Interval,
+    IntervalMethod,
+    check_interval_method,
+    effective_counts,
+    fraction_interval,
+)
 from l1ad.rates.rates import BaseRate
 
 #: A threshold with fewer events at or above it is not quoted without extrapolation.
@@ -75,6 +85,8 @@ class Threshold:
     threshold : fires at and above this integer (LSB 1/16 of the score).
     rates : rate of each kind at `threshold`.
     next_threshold, next_rate : the integer on the other side, whose rate exceeds the target; None at threshold 0.
+    interval_68, interval_95 : lowest and highest integer whose rate has the target in its interval: how far the
+        threshold of another sample of the same crossings may lie. None if extrapolated.
     extrapolation : parameters and goodness of the tail fit, None if the threshold lies within the data.
     """
 
@@ -82,9 +94,11 @@ class Threshold:
     kind: Kind
     target_hz: float
     threshold: int
-    rates: Mapping[str, RateEstimate]
+    rates: Mapping[Kind, RateEstimate]
     next_threshold: int | None
     next_rate: RateEstimate | None
+    interval_68: tuple[int, int] | None = None
+    interval_95: tuple[int, int] | None = None
     extrapolation: Mapping[str, float] | None = None
 
     @property
@@ -102,6 +116,8 @@ class Threshold:
             "rates": {kind: rate.to_json() for kind, rate in self.rates.items()},
             "next_threshold": self.next_threshold,
             "next_rate": None if self.next_rate is None else self.next_rate.to_json(),
+            "threshold_68": None if self.interval_68 is None else list(self.interval_68),
+            "threshold_95": None if self.interval_95 is None else list(self.interval_95),
             "extrapolation": None if self.extrapolation is None else dict(self.extrapolation),
         }
 
@@ -109,8 +125,9 @@ class Threshold:
 class ZeroBias:
     """Zero bias that has been scored: the histogram, the base rate and the tails of each kind.
 
-    `block_counts_at` may give effective counts for (kind, threshold) from lumi sections; it is asked for weighted
-    samples only, and None means that it cannot tell.
+    `interval` says how intervals are made (`l1ad.rates.intervals.fraction_interval`). `block_counts_at` may give
+    effective counts for (kind, threshold) from lumi sections; it is asked for weighted samples only, and None means
+    that it cannot tell.
     """
 
     def __init__(
@@ -118,12 +135,14 @@ class ZeroBias:
         histogram: ScoreHistogram,
         base: BaseRate,
         *,
+        interval: str = "clopper-pearson",
         block_counts_at: Callable[[Kind, int], Counts | None] | None = None,
         where: str = "zero bias",
     ) -> None:
         if histogram.n_events == 0:
             raise InputError(where, "events", "none", "at least one")
         self.histogram, self.base = histogram, base
+        self.interval: IntervalMethod = check_interval_method(interval)
         self.tails: dict[Kind, Tails] = {kind: histogram.tails(kind) for kind in histogram.kinds}
         self._block_counts_at = block_counts_at
         self.all_w = float(self.tails["total"].sum_w[0])
@@ -146,24 +165,90 @@ class ZeroBias:
         """Rate at each threshold 0 ... 2^18, Hz, never rising."""
         return np.asarray(self.tails_of(kind).sum_w * self.base.hz / self.all_w)
 
-    def rate_at(self, threshold: int, kind: str = "total") -> RateEstimate:
-        """Rate of ``score >= threshold`` with its intervals."""
+    def effective_counts_at(self, threshold: int, kind: str = "total") -> Counts:
+        """Counts of equal events with the relative error of the rate of ``score >= threshold``."""
         tails = self.tails_of(kind)
-        name = check_kind(kind)
-        events = int(tails.counts[threshold])
-        tail_w, tail_w2 = float(tails.sum_w[threshold]), float(tails.sum_w2[threshold])
-        counts, method = Counts(float(events), float(self.histogram.n_events)), "Clopper-Pearson"
-        if tails.weighted or self.histogram.is_weighted:
-            blocks = self._block_counts_at(name, threshold) if self._block_counts_at else None
-            if blocks is not None:
-                counts, method = blocks, "effective counts from lumi sections"
-            else:
-                counts, method = effective_counts(tail_w, tail_w2, self.all_w, self.all_w2), "effective counts"
-        hz = tail_w * self.base.hz / self.all_w
-        inner, outer = (
-            Interval(*(end * self.base.hz for end in clopper_pearson(*counts, level))) for level in (LEVEL_68, LEVEL_95)
-        )
-        return RateEstimate(hz, inner, outer, events, counts.passed, method)
+        if not (tails.weighted or self.histogram.is_weighted):
+            return Counts(float(tails.counts[threshold]), float(self.histogram.n_events))
+        return effective_counts(float(tails.sum_w[threshold]), float(tails.sum_w2[threshold]), self.all_w, self.all_w2)
+
+    def rate_at(self, threshold: int, kind: str = "total") -> RateEstimate:
+        """Rate of ``score >= threshold`` with its intervals, which respect those of the other kinds (`ordered`)."""
+        self.tails_of(kind)
+        return self.rates_at(threshold)[check_kind(kind)]
+
+    def rates_at(self, threshold: int) -> dict[Kind, RateEstimate]:
+        """The rate of each kind at a threshold, with intervals that agree with one another (`ordered`)."""
+        heaviest = 0.0
+        found: dict[Kind, RateEstimate] = {}
+        for kind, tails in self.tails.items():
+            counts, method = self.effective_counts_at(threshold, kind), INTERVAL_METHODS[self.interval]
+            if tails.weighted or self.histogram.is_weighted:
+                blocks = self._block_counts_at(kind, threshold) if self._block_counts_at else None
+                source = "effective counts" if blocks is None else "effective counts from lumi sections"
+                counts = counts if blocks is None else blocks
+                method = source if self.interval == "clopper-pearson" else f"{source}, {method}"
+            # Pure events are some of all that pass: the next one may be as heavy as those are.
+            heaviest = max(heaviest, 1.0 / counts.total)
+            inner, outer = (
+                Interval(*(end * self.base.hz for end in ends))
+                for ends in (
+                    fraction_interval(counts, level, method=self.interval, unseen=heaviest)
+                    for level in (LEVEL_68, LEVEL_95)
+                )
+            )
+            hz = float(tails.sum_w[threshold]) * self.base.hz / self.all_w
+            found[kind] = RateEstimate(hz, inner, outer, int(tails.counts[threshold]), counts.passed, method)
+        return ordered(found)
+
+    def threshold_interval(self, target_hz: float, kind: str, *, level_95: bool = False) -> tuple[int, int]:
+        """Lowest and highest integer whose rate has `target_hz` in its 68 % interval (or its 95 % interval)."""
+
+        def ends(threshold: int) -> Interval:
+            rate = self.rate_at(threshold, kind)
+            return rate.interval_95 if level_95 else rate.interval_68
+
+        first = _smallest(lambda threshold: ends(threshold).low <= target_hz)
+        last = _smallest(lambda threshold: ends(threshold).high < target_hz) - 1
+        return first, max(first, last)
+
+
+def _smallest(holds: Callable[[int], bool]) -> int:
+    """The smallest integer of the score word for which a statement holds that stays true from then on."""
+    low, high = 0, N_SCORES
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def ordered(rates: Mapping[Kind, RateEstimate]) -> dict[Kind, RateEstimate]:
+    """The same rates with intervals that keep to pure <= proportional <= total.
+
+    That order is a theorem of the true rates: where all three lie in their intervals, they also lie in what is left of
+    those when each upper end is brought down to the upper ends of the larger rates, and each lower end up to the lower
+    ends of the smaller ones. So the chance that all intervals hold is what it was. Counts keep the order by themselves;
+    weights do not, since few light events look better known than all events.
+    """
+    names = [kind for kind in _RISING if kind in rates]
+    inner = _nested([rates[kind].interval_68 for kind in names])
+    outer = _nested([rates[kind].interval_95 for kind in names])
+    ends = dict(zip(names, zip(inner, outer, strict=True), strict=True))
+    return {kind: replace(rate, interval_68=ends[kind][0], interval_95=ends[kind][1]) for kind, rate in rates.items()}
+
+
+def _nested(ends: Sequence[Interval]) -> list[Interval]:
+    """Intervals of rising numbers cut to what that order leaves of them."""
+    low = np.maximum.accumulate([one.low for one in ends])
+    high = np.minimum.accumulate([one.high for one in reversed(ends)])[::-1]
+    return [Interval(*pair) for pair in zip(low.tolist(), high.tolist(), strict=True)]
+
+
+#: Kinds of rate from the smallest to the largest.
+_RISING: tuple[Kind, ...] = ("pure", "proportional", "total")
 
 
 def find_threshold(
@@ -207,9 +292,11 @@ def find_threshold(
         which,
         target_hz,
         threshold,
-        {other: sample.rate_at(threshold, other) for other in sample.tails},
+        sample.rates_at(threshold),
         below,
         None if below is None else sample.rate_at(below, which),
+        interval_68=sample.threshold_interval(target_hz, which),
+        interval_95=sample.threshold_interval(target_hz, which, level_95=True),
     )
 
 
@@ -219,7 +306,7 @@ def _extrapolated(sample: ZeroBias, kind: Kind, target_hz: float, name: str, rng
     threshold = fit.smallest_threshold(target_hz / sample.base.hz * sample.all_w / float(tails.sum_w[0]))
     if threshold >= N_SCORES:
         raise TooFewEvents("extrapolation", f"{target_hz / 1e3:g} kHz", "a threshold above the score word", "2^18 - 1")
-    rates: dict[str, RateEstimate] = {}
+    rates: dict[Kind, RateEstimate] = {}
     for other, its_tails in sample.tails.items():
         if its_tails.counts[threshold] >= MIN_EVENTS:
             rates[other] = sample.rate_at(threshold, other)
@@ -230,10 +317,10 @@ def _extrapolated(sample: ZeroBias, kind: Kind, target_hz: float, name: str, rng
         kind,
         target_hz,
         threshold,
-        rates,
+        _in_order(rates, kind),
         threshold - 1,
         _extrapolated_rate(sample, kind, threshold - 1, rng),
-        {
+        extrapolation={
             "from_score": fit.start,
             "events": fit.events,
             "shape": fit.shape,
@@ -252,6 +339,20 @@ def _extrapolated_rate(sample: ZeroBias, kind: Kind, threshold: int, rng: np.ran
     scaled = [Interval(min(low * share, hz), max(high * share, hz)) for low, high in ends]
     events = int(tails.counts[threshold])
     return RateEstimate(hz, scaled[0], scaled[1], events, fit.effective, "generalised Pareto tail")
+
+
+def _in_order(rates: Mapping[Kind, RateEstimate], asked: Kind) -> dict[Kind, RateEstimate]:
+    """Rates of separate fits brought into the order that they have in truth; that of the kind asked for stays."""
+    result = dict(rates)
+    position = _RISING.index(asked)
+    for names, bound in ((_RISING[position:], max), (_RISING[position::-1], min)):
+        hz = result[asked].hz
+        for kind in (name for name in names if name in result):
+            rate = result[kind]
+            hz = bound(hz, rate.hz)
+            inner, outer = (Interval(min(low, hz), max(high, hz)) for low, high in (rate.interval_68, rate.interval_95))
+            result[kind] = replace(rate, hz=hz, interval_68=inner, interval_95=outer)
+    return ordered(result)
 
 
 def rate_label(target_hz: float) -> str:

@@ -74,6 +74,7 @@ def test_other_base_rates(run_folder: Path, tmp_path: Path) -> None:
         (["--menu", "run4"], "run4: file: found no such file or name"),
         (["--pileup", "50,-3"], "sigma: found -3"),
         (["--kind", "purest"], "kind: found purest"),
+        (["--interval", "wald"], "interval: method: found wald"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

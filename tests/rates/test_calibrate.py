@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import threading
@@ -112,6 +113,20 @@ def test_stability_and_lumi_sections(trigger: Trigger, sample: Path, tmp_path: P
         low, high = one.rate.interval_95
         assert low <= plain.zero_bias.rate_at(one.threshold).hz <= high
         assert other.rate.method == "Clopper-Pearson"
+
+
+def test_every_rate_of_a_weighted_sample_keeps_the_order(trigger: Trigger, sample: Path, tmp_path: Path) -> None:
+    """Also where lumi sections widen the interval of one kind only, and for intervals by mid-P."""
+    for interval in ("clopper-pearson", "mid-p"):
+        result = run(trigger, sample, tmp_path, files=[sample / "weighted.h5"], interval=interval)
+        assert result.content["interval"] == interval
+        for item in result.thresholds:
+            chain = [item.rates[kind] for kind in ("pure", "proportional", "total")]
+            assert ("mid-P" in chain[0].method) == (interval == "mid-p")
+            for small, large in itertools.pairwise(chain):
+                for ends in ("interval_68", "interval_95"):
+                    assert getattr(small, ends).low <= getattr(large, ends).low
+                    assert getattr(small, ends).high <= getattr(large, ends).high
 
 
 def test_pileup_is_reweighted(trigger: Trigger, sample: Path, tmp_path: Path) -> None:
@@ -287,7 +302,7 @@ def test_thresholds_belong_to_one_trigger(reference: Calibration, trigger: Trigg
     ("change", "message"),
     [
         ({"format": "other"}, "format: found other, expected l1ad-thresholds"),
-        ({"format_version": 2}, "format_version: found 2, expected 1"),
+        ({"format_version": 1}, "format_version: found 1, expected 2"),
         ({"kind": None}, "kind: found None"),
         ({"extra": 1}, "extra: found an unknown key"),
     ],
@@ -347,6 +362,7 @@ def test_targets_and_options_that_cannot_be(sample: Path, tmp_path: Path) -> Non
     refused(sample, tmp_path, "at least 10, more zero bias or --extrapolate", targets={"a": 1000.0})
     refused(sample, tmp_path, "targets: found none", targets={})
     refused(sample, tmp_path, "kind: found purely", kind="purely")
+    refused(sample, tmp_path, "interval: method: found wald, expected clopper-pearson or mid-p", interval="wald")
     refused(sample, tmp_path, "workers and chunk size", workers=0)
     refused(sample, tmp_path, "budget", budget_hz=-1.0)
     refused(sample, tmp_path, "column n_pv", pileup=PileupProfile.from_gaussian(50, 5), files=[sample / "signal.h5"])

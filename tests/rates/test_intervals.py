@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from l1ad.rates.intervals import LEVEL_68, LEVEL_95, block_counts, clopper_pearson, effective_counts
+from l1ad.errors import InputError
+from l1ad.rates.intervals import (
+    LEVEL_68,
+    LEVEL_95,
+    Counts,
+    block_counts,
+    check_interval_method,
+    clopper_pearson,
+    effective_counts,
+    fraction_interval,
+)
 
 
 @pytest.mark.parametrize("level", [LEVEL_68, LEVEL_95])
@@ -65,3 +75,37 @@ def test_blocks_agree_with_a_bootstrap_and_see_what_single_events_do_not() -> No
     bootstrap = tail_w[chosen].sum(axis=1) / all_w[chosen].sum(axis=1)
     assert np.sqrt(fraction * (1 - fraction) / found.total) == pytest.approx(bootstrap.std(), rel=0.05)
     assert found.passed < 0.5 * tail_w.sum()
+
+
+@pytest.mark.parametrize(("passed", "total"), [(0, 10), (1, 10), (10, 10), (57, 1000)])
+def test_without_weights_the_general_interval_is_that_of_clopper_and_pearson(passed: int, total: int) -> None:
+    for unseen in (None, 0.5 / total, 1.0 / total):
+        found = fraction_interval(Counts(passed, total), LEVEL_95, unseen=unseen)
+        assert found == pytest.approx(clopper_pearson(passed, total, LEVEL_95), rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize("passed", [0, 1, 7, 40])
+def test_mid_p_counts_what_was_seen_by_half(passed: int) -> None:
+    """The definition: at either end, P(more or fewer) + P(as many) / 2 is half of the rest."""
+    total = 200
+    low, high = fraction_interval(Counts(passed, total), LEVEL_95, method="mid-p")
+    if passed:
+        assert binom.sf(passed, total, low) + 0.5 * binom.pmf(passed, total, low) == pytest.approx(0.025)
+    assert binom.cdf(passed - 1, total, high) + 0.5 * binom.pmf(passed, total, high) == pytest.approx(0.025)
+    wide = clopper_pearson(passed, total, LEVEL_95)
+    assert wide.low <= low <= high <= wide.high
+
+
+def test_nothing_seen_of_heavy_events_allows_what_a_poisson_variable_of_their_weight_does() -> None:
+    # Share 1e-4 an event: P(none) = 0.025 at 3.69 events.
+    assert fraction_interval(Counts(0, 1e6), LEVEL_95, unseen=1e-4).high == pytest.approx(3.6889e-4, rel=1e-3)
+    assert fraction_interval(Counts(0, 1e6), LEVEL_95).high == pytest.approx(3.6889e-6, rel=1e-3)
+    # A heavier unseen event widens upwards only.
+    narrow, wide = (fraction_interval(Counts(30, 1e6), LEVEL_68, unseen=u) for u in (None, 4e-6))
+    assert wide.low == narrow.low
+    assert wide.high > narrow.high
+
+
+def test_methods_that_do_not_exist() -> None:
+    with pytest.raises(InputError, match="found wilson, expected clopper-pearson or mid-p"):
+        check_interval_method("wilson")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -162,6 +163,70 @@ def test_a_higher_target_never_raises_the_threshold(scores: list[int], target: f
     except TooFewEvents:
         return
     assert find_threshold(sample, min(target * more, 1000.0)).threshold <= first.threshold
+
+
+crossings = st.tuples(st.integers(0, 9), st.sampled_from([0.001, 0.3, 1.0, 20.0]), st.integers(0, 3), st.integers(1, 4))
+
+
+@given(st.lists(crossings, min_size=3, max_size=80), st.booleans(), st.sampled_from(["clopper-pearson", "mid-p"]))
+@settings(max_examples=60, deadline=None)
+def test_pure_is_at_most_proportional_is_at_most_total(
+    rows: list[tuple[int, float, int, int]], weighted: bool, interval: str
+) -> None:
+    """For rates and both ends of both intervals at every threshold, whatever weights, seeds and prescales."""
+    scores, weight, fired, prescale = (np.array(column) for column in zip(*rows, strict=True))
+    histogram = ScoreHistogram(has_menu=True)
+    chance_none = np.where(fired == 0, 1.0, 1.0 - 1.0 / prescale)
+    mean_share = chance_none + (1.0 - chance_none) / (1.0 + fired)
+    histogram.fill(scores, weight if weighted else None, chance_none=chance_none, mean_share=mean_share)
+    sample = ZeroBias(histogram, BaseRate(1e6), interval=interval)
+    above = None
+    for threshold in range(11):
+        rates = sample.rates_at(threshold)
+        chain = [rates[kind] for kind in ("pure", "proportional", "total")]
+        for kind in KINDS:
+            assert rates[kind] == sample.rate_at(threshold, kind)
+            for low, high in (rates[kind].interval_68, rates[kind].interval_95):
+                assert 0.0 <= low <= rates[kind].hz * (1 + 1e-12)
+                assert rates[kind].hz * (1 - 1e-12) <= high <= 1e6
+        for small, large in itertools.pairwise(chain):
+            assert small.hz <= large.hz
+            for ends in ("interval_68", "interval_95"):
+                assert getattr(small, ends).low <= getattr(large, ends).low
+                assert getattr(small, ends).high <= getattr(large, ends).high
+        # A rate never rises with the threshold.
+        if above is not None:
+            assert all(rates[kind].hz <= above[kind].hz for kind in KINDS)
+        above = rates
+
+
+def test_no_pure_event_says_as_little_as_the_events_that_could_have_been_pure() -> None:
+    """Ten heavy events pass and the menu takes all; the light crowd below does not make pure known any better."""
+    scores = np.repeat([500, 0], [10, 100_000])
+    weight = np.repeat([5.0, 0.1], [10, 100_000])
+    histogram = ScoreHistogram(has_menu=True)
+    none = (scores == 0).astype(float)
+    histogram.fill(scores, weight, chance_none=none, mean_share=0.5 + 0.5 * none)
+    rates = ZeroBias(histogram, BaseRate(weight.sum())).rates_at(100)
+    assert (rates["pure"].hz, rates["pure"].events, rates["total"].hz) == (0.0, 0, pytest.approx(50.0))
+    # P(none) = 0.025 at 3.69 events of weight 5.
+    assert rates["pure"].interval_95.high == pytest.approx(5.0 * 3.69, rel=0.02)
+    assert rates["pure"].interval_95.high < rates["total"].interval_95.high
+
+
+def test_the_interval_of_a_threshold_holds_the_thresholds_of_other_samples() -> None:
+    """It covers the threshold of an infinite sample as often as the interval of a rate covers the true rate."""
+    rng = np.random.default_rng(8)
+    toys, inside = 300, 0
+    true = 200.0 * math.log(6000 / 150)
+    for _ in range(toys):
+        found = find_threshold(sample_of(np.floor(rng.exponential(200.0, 6000)).astype(int), hz=6000.0), 150.0)
+        assert found.interval_68 is not None
+        assert found.interval_95 is not None
+        assert found.interval_95[0] <= found.interval_68[0] <= found.threshold <= found.interval_68[1]
+        assert found.interval_68[1] <= found.interval_95[1]
+        inside += found.interval_68[0] <= true <= found.interval_68[1]
+    assert 0.62 < inside / toys < 0.78
 
 
 # ------------------------------------------------------------------ coverage
