@@ -29,6 +29,8 @@ from typing import Any
 
 BENCH = Path(__file__).resolve().parent
 RESULTS = BENCH / "results"
+#: A median of fewer runs says nothing.
+MIN_REPEATS = 5
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
@@ -84,8 +86,8 @@ def measure(cases: Sequence[Case], *, repeats: int = 5, warmup: int = 1) -> list
     ValueError
         With fewer than five repeats: a median of less says nothing.
     """
-    if repeats < 5:
-        raise ValueError(f"{repeats} repeats: at least 5 for a median")
+    if repeats < MIN_REPEATS:
+        raise ValueError(f"{repeats} repeats: at least {MIN_REPEATS} for a median")
     seconds: list[list[float]] = [[] for _ in cases]
     for turn in range(warmup + repeats):
         for position in range(len(cases)):
@@ -136,12 +138,30 @@ def machine() -> dict[str, Any]:
     }
 
 
-def arguments(subject: str, description: str) -> argparse.Namespace:
-    """The options of every benchmark: ``--repeats``, ``--quick`` (less work, for a test), ``--out FOLDER``."""
+def _repeats(text: str) -> int:
+    """A number of runs that a median can be taken of; anything else is an error of the command line."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < MIN_REPEATS:
+        raise argparse.ArgumentTypeError(f"{text}: at least {MIN_REPEATS} for a median")
+    return number
+
+
+def arguments(
+    subject: str, description: str, more: Callable[[argparse.ArgumentParser], None] | None = None
+) -> argparse.Namespace:
+    """The options of every benchmark: ``--repeats``, ``--quick`` (less work, for a test), ``--out FOLDER``.
+
+    `more` adds those of one benchmark.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each case, at least 5")
+    parser.add_argument("--repeats", type=_repeats, default=5, help="timed runs of each case, at least 5")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work or less: shows that it runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help=f"folder for {subject}.json")
+    if more is not None:
+        more(parser)
     options = parser.parse_args()
     options.machine = machine()
     return options
@@ -176,11 +196,16 @@ def report(
     *,
     extra: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
+    text: str | None = None,
 ) -> Path:
-    """Print the table and write ``SUBJECT.json``; `extra` are further measured figures, `notes` are shown below."""
-    text = table(results)
+    """Print the table and write ``SUBJECT.json``; `extra` are further measured figures, `notes` are shown below.
+
+    `text` stands in for the table of `results` where it is not times that were measured.
+    """
+    text = table(results) if text is None else text
     value = {
         "subject": subject,
+        "script": Path(sys.argv[0]).name,
         "title": title,
         "machine": options.machine,
         "quick": bool(options.quick),
@@ -213,9 +238,8 @@ def write_readme(folder: Path = RESULTS, readme: Path = BENCH / "README.md") -> 
             + (" A quick run: less work than the figures are quoted for." if value["quick"] else "")
         )
         notes = "".join(f"- {note}\n" for note in value["notes"])
-        parts.append(
-            f"## {value['title']}\n\n`python bench/{value['subject']}.py`. {head}\n\n{value['table']}\n\n{notes}"
-        )
+        script = value.get("script", f"{value['subject']}.py")
+        parts.append(f"## {value['title']}\n\n`python bench/{script}`. {head}\n\n{value['table']}\n\n{notes}")
     text = readme.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -223,4 +247,5 @@ def write_readme(folder: Path = RESULTS, readme: Path = BENCH / "README.md") -> 
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description="Write the tables of all results into bench/README.md.").parse_args()
     write_readme()
