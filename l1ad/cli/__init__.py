@@ -40,6 +40,7 @@ _VERBS = (
     ("display", app),
     ("run", app),
     ("search", search_app),
+    ("dijets", search_app),
 )
 
 
