@@ -32,7 +32,7 @@ from l1ad.events.store import Events
 from l1ad.scoring import score_files
 from l1ad.trigger import emulate
 from l1ad.trigger.emulate.build import find_compiler
-from l1ad.trigger.emulate.codegen import LEVELS
+from l1ad.trigger.emulate.writer import LEVELS
 from l1ad.trigger.nodes import Dense, Scale
 
 ORACLE = BENCH.parent.parent / "shared" / "oracles" / "axol1tl_v4.npz"
@@ -242,12 +242,12 @@ def cases(options: argparse.Namespace, folder: Path) -> tuple[list[Case], str]:
         result.append(Case("hls4ml csim", lambda: csim(scaled), len(scaled), note="the network alone"))
     exact = emulate.ExactProgram(trigger.program)
     rows = hw.reshape(n, 57)
-    agree("our numpy", exact.score(rows[:20_000]), expected)
+    agree("our numpy", exact.codes(rows[:20_000])[:, 0], expected)
     part = rows[: n // 20]
 
     def without_compiler() -> None:
         for start in range(0, len(part), 16384):
-            exact.score(part[start : start + 16384])
+            exact.codes(part[start : start + 16384])
 
     result.append(Case("l1ad without a compiler (numpy)", without_compiler, len(part), ours=True))
     out = np.empty(n, dtype=np.int32)

@@ -23,7 +23,9 @@ from l1ad.trigger.build import ProgramBuilder, Ref
 from l1ad.trigger.emulate import ExactProgram, SlowEmulationWarning, Unsupported, score, supported_levels
 from l1ad.trigger.emulate import run as emulate_run
 from l1ad.trigger.emulate.build import Kernel, Recipe, build, find_compiler, load
-from l1ad.trigger.emulate.codegen import LEVELS, NO_SCORE, Chain, generate
+from l1ad.trigger.emulate.codegen import NO_SCORE, generate
+from l1ad.trigger.emulate.ranges import Chain
+from l1ad.trigger.emulate.writer import LEVELS
 from l1ad.trigger.fixed import FixedType
 from l1ad.trigger.program import Program
 
@@ -185,7 +187,7 @@ def check_every_level(program: Program, seed: int) -> None:
     expected = golden(program, rows)
     for level in supported_levels():
         assert np.array_equal(kernel_scores(program, rows, level), expected), level
-    assert np.array_equal(ExactProgram(program).score(rows), expected)
+    assert np.array_equal(ExactProgram(program).codes(rows)[:, 0], expected)
 
 
 @needs_compiler
@@ -199,6 +201,17 @@ def test_random_programs_give_the_golden_score_at_every_level(index):
 @pytest.mark.parametrize("index", range(200))
 def test_many_random_programs_give_the_golden_score_at_every_level(index):
     check_every_level(varied_programs(1000, 200)[index], index)
+
+
+@pytest.mark.parametrize("index", range(8))
+def test_numpy_gives_the_golden_codes_of_every_node(index):
+    program = varied_programs(0, 8)[index]
+    rows = words(np.random.default_rng([index, 2]), program, 501).astype(np.int32)
+    rows[7, 0] = program.intervals[program.nodes[0].name].high[0] + 1  # a word that its bits cannot hold
+    for name, expected in program.evaluate(rows).items():
+        codes = ExactProgram(program, name).codes(rows)
+        assert codes.dtype == np.int64
+        assert np.array_equal(codes, expected), name
 
 
 def test_random_programs_use_every_node_and_mode():
@@ -242,7 +255,7 @@ def test_deployed_v4_network_at_every_level_and_with_threads(oracles):
         assert np.array_equal(trigger.score(data["hw"], isa=level), data["score"]), level
     many = np.concatenate([data["hw"]] * 8)
     assert np.array_equal(trigger.score(many, threads=3), np.concatenate([data["score"]] * 8))
-    assert np.array_equal(ExactProgram(trigger.program).score(data["hw"].reshape(-1, 57)), data["score"])
+    assert np.array_equal(ExactProgram(trigger.program).codes(data["hw"].reshape(-1, 57))[:, 0], data["score"])
 
 
 @needs_compiler
@@ -417,7 +430,7 @@ def test_words_that_their_bits_cannot_hold_get_the_golden_score(dtype):
     expected = trigger.score(rows, golden=True)
     for level in supported_levels():
         assert np.array_equal(trigger.score(rows, isa=level), expected), level
-    assert np.array_equal(ExactProgram(trigger.program).score(rows), expected)
+    assert np.array_equal(ExactProgram(trigger.program).codes(rows)[:, 0], expected)
     if dtype == np.int16:
         kernel = load(Recipe(trigger.program, tuple(range(57)), 57, supported_levels()[-1]))
         scores = np.empty(len(rows), dtype=np.int64)

@@ -9,9 +9,11 @@ exact (`exact`), and the golden program for events with words that their bits ca
 """
 
 from l1ad.trigger.emulate.build import cache_folder, supported_levels
-from l1ad.trigger.emulate.codegen import LEVELS, Unsupported, generate
+from l1ad.trigger.emulate.codegen import generate
 from l1ad.trigger.emulate.exact import ExactProgram
+from l1ad.trigger.emulate.ranges import Unsupported
 from l1ad.trigger.emulate.run import COMPILE_EVENTS, SlowEmulationWarning, prepare, score
+from l1ad.trigger.emulate.writer import LEVELS
 
 __all__ = [
     "COMPILE_EVENTS",

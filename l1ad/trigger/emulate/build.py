@@ -29,7 +29,8 @@ import numpy.typing as npt
 
 from l1ad.errors import InputError, MissingToolError, TriggerError
 from l1ad.io import atomic_path
-from l1ad.trigger.emulate.codegen import LEVELS, Level, generate
+from l1ad.trigger.emulate.codegen import generate
+from l1ad.trigger.emulate.writer import LEVELS, Level
 from l1ad.trigger.program import Program
 
 #: Compilers that are looked for, in this order; ``$CC`` goes before them.
@@ -122,8 +123,10 @@ def _compiler_version(path: str, changed: float) -> str:
 def _generator_digest() -> str:
     digest = hashlib.sha256()
     package = resources.files("l1ad.trigger")
-    for part in (("emulate", "codegen.py"), ("csrc", "simd.h")):
-        digest.update(package.joinpath(*part).read_bytes())
+    # Every module of the emulation, so that none is forgotten that the source of a kernel depends on.
+    parts = [*package.joinpath("emulate").iterdir(), *package.joinpath("csrc").iterdir()]
+    for part in sorted((p for p in parts if p.name.endswith((".py", ".h"))), key=lambda p: p.name):
+        digest.update(part.name.encode() + b"\n" + part.read_bytes())
     return digest.hexdigest()
 
 

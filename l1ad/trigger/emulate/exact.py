@@ -20,31 +20,35 @@ MAX_TABLE = 1 << 20
 
 
 class ExactProgram:
-    """A program prepared for numpy; `score` network inputs in hardware codes."""
+    """A program prepared for numpy, up to one of its nodes: the score, unless `node` names another."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, node: str | None = None) -> None:
         self.program = program
-        wanted = {program.score}
-        for node in reversed(program.nodes):
-            wanted.update(node.inputs if node.name in wanted else ())
+        self.node = program.score if node is None else node
+        wanted = {self.node}
+        for earlier in reversed(program.nodes):
+            wanted.update(earlier.inputs if earlier.name in wanted else ())
         self._nodes = [n for n in program.nodes if n.name in wanted and not isinstance(n, Input)]
         inputs = program.intervals[program.nodes[0].name]
         self._low, self._high = inputs.low, inputs.high
         self._tables = {n.name: _word_table(n, program) for n in self._nodes if isinstance(n, Scale)}
         self._products = {n.name: _float_product(n, program) for n in self._nodes if isinstance(n, Dense)}
 
-    def score(self, inputs: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
-        """Integer scores (N,) of network inputs (N, inputs); words that their bits cannot hold are scored golden."""
+    def codes(self, inputs: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
+        """Codes (N, size) of the node for network inputs (N, inputs) in hardware codes.
+
+        Words that their bits cannot hold are evaluated golden.
+        """
         program = self.program
         outside = np.any((inputs < self._low) | (inputs > self._high), axis=1)
         words = np.where(outside[:, None], 0, inputs) if outside.any() else inputs
         values: dict[str, npt.NDArray[Any]] = {program.nodes[0].name: words}
         for node in self._nodes:
             values[node.name] = self._evaluate(node, values)
-        scores = values[program.score][:, 0].astype(np.int64)
+        result = values[self.node].astype(np.int64)
         if outside.any():
-            scores[outside] = program.evaluate(inputs[outside])[program.score][:, 0]
-        return scores
+            result[outside] = program.evaluate(inputs[outside])[self.node]
+        return result
 
     def _evaluate(self, node: Node, values: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
         program = self.program

@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from l1ad.errors import InputError, MissingToolError, TriggerError
 from l1ad.trigger.emulate.build import Kernel, Recipe, choose_level, is_built, load
-from l1ad.trigger.emulate.codegen import NO_SCORE, Unsupported
+from l1ad.trigger.emulate.codegen import NO_SCORE
 from l1ad.trigger.emulate.exact import ExactProgram
+from l1ad.trigger.emulate.ranges import Unsupported
 from l1ad.trigger.program import Program
 
 #: Fewer events than this do not pay for a compilation, which takes seconds: numpy scores them unless a kernel is there.
@@ -101,7 +102,7 @@ class _NumpyWork:
             inputs = rows[piece][:, self.columns]
             if self.strict_in is not None:
                 check_words(self.program, inputs, self.strict_in)
-            scores[piece] = exact.score(inputs)
+            scores[piece] = exact.codes(inputs)[:, 0]
 
 
 @dataclass(frozen=True)
