@@ -39,7 +39,8 @@ from l1ad.errors import InputError, TriggerError
 from l1ad.events.readers import EventSource, open_events
 from l1ad.events.readers._files import expand, sniff
 from l1ad.events.store import Events, EventsFile, open_hdf5
-from l1ad.io import atomic_path
+from l1ad.io import atomic_hdf5
+from l1ad.rates import counting
 from l1ad.rates.histogram import ScoreHistogram
 from l1ad.rates.tasks import dask_executor, process_pool
 from l1ad.trigger import emulate
@@ -219,7 +220,8 @@ class _Job:
             return source.n_events
 
     def prepare(self) -> None:
-        """Compile the kernel."""
+        """Compile the kernels."""
+        counting.prepare()
         layout = self.trigger.layout
         words = layout.n_objects * layout.n_features
         emulate.prepare(self.trigger.program, row_words=words, columns=layout.input_index, isa=self.isa)
@@ -451,5 +453,5 @@ class _Writer:
 
 @contextlib.contextmanager
 def _scores_writer(path: str | os.PathLike[str]) -> Iterator[_Writer]:
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_hdf5(path) as file:
         yield _Writer(file)

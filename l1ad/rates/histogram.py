@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.errors import InputError
+from l1ad.rates import counting
 from l1ad.rates.exact import ExactSums, FloatArray, IntArray
 from l1ad.scores import SCORE_BITS
 
@@ -87,6 +88,7 @@ class ScoreHistogram:
         chance_none: FloatArray | None = None,
         mean_share: FloatArray | None = None,
         where: str = "events",
+        threads: int = 1,
     ) -> None:
         """Add events.
 
@@ -96,6 +98,7 @@ class ScoreHistogram:
         weight : (N,) not negative; 1 each without it.
         chance_none, mean_share : (N,) of `l1ad.menu.MenuDecision`; both or neither, as `has_menu` says.
         where : what error messages call the input.
+        threads : of this process, used where nothing but the scores is counted.
 
         Raises
         ------
@@ -110,10 +113,17 @@ class ScoreHistogram:
             check_weights(weight, where=where)
             if bool((weight == 1.0).all()):
                 weight = None
+        plain = weight is None and not self.has_menu
+        counts = counting.count(scores, threads=threads) if plain else None
+        if counts is not None:
+            self._grow(len(counts))
+            self._n_events += len(scores)
+            self.counts["total"][: len(counts)] += counts
+            self._ones["total"][: len(counts)] += counts
+            return
         start = 0
         while start < len(scores):
             # A block outweighs a pass over all bins, and otherwise stays in the cache.
-            plain = weight is None and not self.has_menu
             stop = start + (max(_SMALLEST_BLOCK, 8 * self.capacity) if plain else _WEIGHTED_BLOCK)
             part = slice(start, stop)
             start = stop
