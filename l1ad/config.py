@@ -411,8 +411,8 @@ class FreezeConfig(Section):
 
     Attributes
     ----------
-    shift : the score is ``2**-shift`` of its definition, for one that outgrows its word; nothing for 0, or for the
-        smallest with which no input can saturate the score if that is ``rz``.
+    shift : the score is ``2**-shift`` of its definition, for one that outgrows its word; nothing for 0, or if the
+        score is ``rz`` for what the training events need (`l1ad.trigger.freeze.shift_for`).
     term : type of each square or product before the sum, times ``2**-shift``.
     score : type of the sum times ``2**-shift``, with 4 bits of fraction.
     exponential : type of the entries of exp tables (kl and rz); nothing for one with 18 bits, 10 of them before the

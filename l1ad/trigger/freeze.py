@@ -22,7 +22,7 @@ from l1ad.config import FreezeConfig, RunConfig
 from l1ad.errors import TriggerError
 from l1ad.events.layout import ObjectLayout, get_layout
 from l1ad.io import sha256_file
-from l1ad.scores import SCORE_FRACTION, SCORES
+from l1ad.scores import SCORE_BITS, SCORE_FRACTION, SCORES, rz
 from l1ad.trigger.build import EXPONENTIAL_TYPE, NodeOps, ProgramBuilder, Ref
 from l1ad.trigger.fixed import FixedType
 from l1ad.trigger.layers import Scaling, add_scaling
@@ -74,18 +74,59 @@ def freeze(run_dir: str | os.PathLike[str], *, write: bool = True, fix: bool = F
         from l1ad.io import read_json
 
         provenance["inputs"] = read_json(training).get("inputs", {})
-    trigger = freeze_model(
-        load_model(folder / "model.h5"),
-        scaling,
-        layout,
-        config.score,
-        name=config.name,
-        options=config.freeze,
-        provenance=provenance,
-    )
+    model, options = load_model(folder / "model.h5"), config.freeze
+
+    def make(options: FreezeConfig) -> Trigger:
+        return freeze_model(
+            model, scaling, layout, config.score, name=config.name, options=options, provenance=provenance
+        )
+
+    trigger = make(options)
+    if config.score == "rz" and options.shift is None:
+        sample = _training_inputs(config)
+        if sample is not None:
+            provenance["score_shift_from"] = f"{len(sample)} training events"
+            trigger = make(options.model_copy(update={"shift": shift_for(trigger, sample)}))
     if write:
         trigger.save(folder / "trigger.json")
     return trigger
+
+
+#: Room above the largest score of the training events, for the rare crossings that they lack.
+SCORE_ROOM = 4.0
+_SHIFT_EVENTS = 100_000
+
+
+def shift_for(trigger: Trigger, inputs: npt.NDArray[np.integer[Any]]) -> int:
+    """The smallest shift with which R_z of `inputs` (N, inputs) stays a factor `SCORE_ROOM` below the end of its word.
+
+    A shift that no input at all could saturate is a dozen bits larger than what crossings need, and a network that is
+    sure of little would have no score left.
+    """
+    program = trigger.program
+    largest = 0.0
+    for start in range(0, len(inputs), 16384):
+        values = program.evaluate(np.asarray(inputs[start : start + 16384], dtype=np.int64))
+        mu, log_var = (program.node(name).type.to_float(values[name]) for name in ("mu", "log_var"))
+        largest = max(largest, float(rz(mu, log_var).max()))
+    return max(math.frexp(largest * SCORE_ROOM)[1] - (SCORE_BITS - SCORE_FRACTION), 0)
+
+
+def _training_inputs(config: RunConfig) -> npt.NDArray[np.integer[Any]] | None:
+    """Inputs of the first training events, None if they are no longer where they were."""
+    from l1ad.errors import InputError
+    from l1ad.model.dataset import iterate_events
+
+    parts, n = [], 0
+    try:
+        for _, _, events in iterate_events(config.data):
+            parts.append(events.inputs)
+            n += len(events)
+            if n >= _SHIFT_EVENTS:
+                break
+    except InputError:
+        return None
+    return np.concatenate(parts)[:_SHIFT_EVENTS] if n else None
 
 
 def freeze_model(

@@ -268,6 +268,24 @@ def test_the_scores_of_other_families_are_exact(stack):
         assert np.array_equal(trigger.score(codes), np.clip(total * 16, 0, 2**18 - 1).astype(np.int64)), kind
 
 
+def test_the_shift_of_r_z_follows_from_events(stack):
+    from l1ad.config import FreezeConfig
+    from l1ad.trigger.freeze import shift_for
+
+    scaling = Scaling(np.zeros(57), np.zeros(57, dtype=np.int64))
+    model = heads_from_inputs(stack)
+    trigger = freeze_model(model, scaling, LAYOUT, "rz")
+    codes = np.zeros((50, 57), dtype=np.int64)
+    codes[7, 3], codes[7, 4] = 80, -8
+    # mu = 40 GeV, log_var = -8: R_z is 1600 e^8 = 2^22.19; with a factor of four to spare 2^25 holds it, 11 shifts.
+    assert shift_for(trigger, codes) == 11
+    assert shift_for(trigger, codes[:1]) == 0
+    made = freeze_model(model, scaling, LAYOUT, "rz", options=FreezeConfig(shift=11))
+    score = int(made.score(codes)[7])
+    assert score / 16 * 2**11 == pytest.approx(1600 * np.exp(8), rel=0.03)
+    assert 2**15 <= score < 2**16
+
+
 def test_weights_are_the_integers_that_qkeras_multiplies_with(stack):
     rng = np.random.default_rng(1)
     model = random_dense(stack, rng)
