@@ -1,13 +1,14 @@
 """Writing so that nothing half-written ever carries its final name, and hashing of what was read.
 
-`atomic_path` for a library that wants a path, `write_text`/`write_json` for small files, `make_folder` for a folder,
-`sha256_file` and `sha256_path` for manifests.
+`atomic_path` for a library that wants a path, `atomic_hdf5` for HDF5, `write_text`/`write_json` for small files,
+`make_folder` for a folder, `sha256_file` and `sha256_path` for manifests.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -44,6 +45,86 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+class _Sink(io.RawIOBase):
+    """A file in which writing never fails: the first error is kept in `error`, and what comes after it is dropped.
+
+    HDF5 cannot close a file that it cannot write: it raises from destructors, or crashes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._at = 0
+        self.error: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at}.get(whence)
+        self._at = (os.fstat(self._descriptor).st_size if base is None else base) + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = os.pread(self._descriptor, len(view), self._at)
+        # What was dropped reads as zeros.
+        view[:] = data.ljust(len(view), b"\0")
+        self._at += len(view)
+        return len(view)
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        try:
+            while done < len(view) and self.error is None:
+                done += os.pwrite(self._descriptor, view[done:], self._at + done)
+        except OSError as error:
+            self.error = error
+        self._at += len(view)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        wanted = self._at if size is None else size
+        try:
+            os.ftruncate(self._descriptor, wanted)
+        except OSError as error:
+            self.error = self.error or error
+        return wanted
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+@contextlib.contextmanager
+def atomic_hdf5(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """An `h5py.File` to write into, which gets its name when the block ends well (see `atomic_path`).
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written or the disk is full.
+    """
+    import h5py
+
+    with atomic_path(path) as temporary, contextlib.closing(_Sink(temporary)) as sink:
+        with h5py.File(sink, "w") as file:
+            yield file
+        if sink.error is not None:
+            raise sink.error
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

@@ -36,7 +36,7 @@ import numpy as np
 
 from l1ad.config import RunConfig
 from l1ad.errors import CheckFailed, InputError, MissingToolError
-from l1ad.io import atomic_path, write_json, write_text
+from l1ad.io import atomic_hdf5, atomic_path, write_json, write_text
 from l1ad.model import build_network, build_stages
 from l1ad.model.dataset import Part, TrainingData, read_training_data
 from l1ad.model.keras import Tensor, save_model
@@ -268,7 +268,7 @@ class _Checkpoint:
 
     def write(self, state: _State, groups: Mapping[str, Sequence[Tensor]], best: Sequence[Any] | None) -> None:
         everything = {"network": _network_variables(self.network), **groups}
-        with atomic_path(self.path) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_hdf5(self.path) as file:
             file.attrs["format"] = "l1ad-checkpoint"
             file.attrs["format_version"] = CHECKPOINT_VERSION
             file.attrs["fingerprint"] = self.fingerprint

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 
+import h5py
+import numpy as np
 import pytest
 
 from l1ad.errors import InputError
-from l1ad.io import atomic_path, make_folder, remove_parts, sha256_path, write_text
+from l1ad.io import atomic_hdf5, atomic_path, make_folder, remove_parts, sha256_path, write_text
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
@@ -67,3 +69,57 @@ def test_hash_of_a_folder_changes_with_contents_and_names_only(tmp_path):
     assert len({first, second, sha256_path(folder)}) == 3
     with pytest.raises(InputError, match="No such file"):
         sha256_path(tmp_path / "nothing")
+
+
+def test_hdf5_comes_back_and_is_as_h5py_writes_it(tmp_path):
+    """Groups, attributes, resized and compressed data sets: what h5py writes to a plain file, value by value."""
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 1000, (5000, 7)).astype("i2")
+
+    def fill(file):
+        grown = file.create_dataset("a/grown", shape=(0, 7), maxshape=(None, 7), chunks=(512, 7), dtype="i2")
+        for start in range(0, 5000, 700):
+            stop = min(start + 700, 5000)
+            grown.resize(stop, axis=0)
+            grown[start:stop] = values[start:stop]
+        file.create_dataset("packed", data=values, compression="gzip", shuffle=True)
+        file["text"] = "µ"
+        file.attrs["n"] = 3
+        del file["packed"]
+        file.create_dataset("packed", data=values[::2], compression="gzip")
+
+    with atomic_hdf5(tmp_path / "ours.h5") as file:
+        fill(file)
+    with h5py.File(tmp_path / "plain.h5", "w") as file:
+        fill(file)
+    with h5py.File(tmp_path / "ours.h5") as ours, h5py.File(tmp_path / "plain.h5") as plain:
+        assert sorted(ours) == sorted(plain)
+        assert ours.attrs["n"] == 3
+        assert ours["text"][()] == plain["text"][()]
+        for name in ("a/grown", "packed"):
+            assert np.array_equal(ours[name][:], plain[name][:])
+
+
+@pytest.mark.parametrize("room", [0, 100, 2048, 5000, 40_000, 90_000])
+def test_hdf5_on_a_full_disk_is_one_error_and_nothing_is_left(tmp_path, monkeypatch, room):
+    """After `room` bytes nothing can be written any more, wherever HDF5 is by then."""
+    real, written = os.pwrite, [0]
+
+    def pwrite(descriptor, data, at):
+        if written[0] + len(data) > room:
+            raise OSError(28, "No space left on device")
+        written[0] += len(data)
+        return real(descriptor, data, at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    values = np.arange(40_000, dtype="i4")
+    path = tmp_path / "a.h5"
+    path.write_text("old")
+    with pytest.raises(InputError, match="write: found No space left on device"), atomic_hdf5(path) as file:
+        grown = file.create_dataset("grown", shape=(0,), maxshape=(None,), chunks=(1000,), dtype="i4")
+        for stop in range(1000, 40_001, 1000):
+            grown.resize(stop, axis=0)
+            grown[stop - 1000 : stop] = values[stop - 1000 : stop]
+        file.flush()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

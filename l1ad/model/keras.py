@@ -83,12 +83,12 @@ def save_model(model: KerasModel, path: str | os.PathLike[str]) -> None:
     """Write a Keras model as HDF5 (a functional QKeras model saved as ``.keras`` hangs for ever when it is loaded)."""
     import warnings
 
-    from l1ad.io import atomic_path
+    from l1ad.io import atomic_hdf5
 
-    with atomic_path(path) as temporary, warnings.catch_warnings():
+    with atomic_hdf5(path) as file, warnings.catch_warnings():
         # Keras recommends its own format here, which QKeras cannot use.
         warnings.simplefilter("ignore", UserWarning)
-        model.save(os.fspath(temporary), save_format="h5", include_optimizer=False)
+        model.save(file, save_format="h5", include_optimizer=False)
 
 
 def load_model(path: str | os.PathLike[str]) -> KerasModel:

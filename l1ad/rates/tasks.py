@@ -26,7 +26,7 @@ import numpy.typing as npt
 from l1ad.errors import InputError, L1adError
 from l1ad.events.readers import open_events
 from l1ad.events.store import Events, EventsFile
-from l1ad.io import atomic_path, sha256_file
+from l1ad.io import atomic_hdf5, sha256_file
 from l1ad.menu import Menu, MenuDecision
 from l1ad.rates.exact import ExactSums, FloatArray, IntArray
 from l1ad.rates.histogram import Kind, ScoreHistogram, check_weights
@@ -160,7 +160,7 @@ class ScoreTask:
         context, where = self.context, self.source.path
         histogram = ScoreHistogram(has_menu=context.menu is not None)
         seeds = SeedSums(context.menu)
-        with atomic_path(self.result) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_hdf5(self.result) as file:
             saved = file.create_dataset("scores", shape=(0,), maxshape=(None,), chunks=(CHUNK_EVENTS,), dtype="u4")
             for events in self.source.chunks(context.saturation):
                 scores = np.asarray(context.trigger.score(events))
@@ -222,7 +222,7 @@ class TailTask:
                 if weight is None:
                     weight = np.ones(len(events))
                 self._fill(sums, events, scores, weight)
-        with atomic_path(self.result) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_hdf5(self.result) as file:
             sums.write(file)
 
     def _fill(self, sums: TailSums, events: Events, scores: IntArray, weight: FloatArray) -> None:
@@ -384,7 +384,7 @@ class PileupTask:
                 )
             weight = self.context.weight_of(events, where=self.source.path)
             sums.add(pileup_bin(events.n_pv), np.ones(len(events)) if weight is None else weight)
-        with atomic_path(self.result) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_hdf5(self.result) as file:
             write_sums(file, sums)
 
 
