@@ -505,8 +505,10 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _log_var_of_rz(cls, value: Any) -> Any:
-        model = value.get("model") if isinstance(value, dict) else None
-        variational = isinstance(model, dict) and "rz" in SCORES_OF_FAMILY.get(model.get("family", ""), ())
+        if not isinstance(value, dict) or not isinstance(value.get("model"), dict):
+            return value
+        model = value["model"]
+        variational = "rz" in SCORES_OF_FAMILY.get(model.get("family", ""), ())
         if variational and value.get("score") == "rz" and model.get("log_var") is None:
             return {**value, "model": {**model, "log_var": RZ_LOG_VAR}}
         return value
