@@ -1,69 +1,152 @@
-"""`l1ad search dijet`."""
+"""`l1ad search`: a dijet search, and its limits by injection."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from l1ad.search.config import SearchConfig
+    from l1ad.search.dijet_search import Result
+    from l1ad.search.jets import Dijets
 
 
 def dijet_command(
     config: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped search configuration.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("search"),
     events: Annotated[
-        list[Path], typer.Option("--events", help="Dijet files (HDF5 or parquet); several are put together.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")],
+        list[Path] | None,
+        typer.Option("--events", help="Dijet files (HDF5, parquet), put together; the bundled sample if none."),
+    ] = None,
     signal: Annotated[Path | None, typer.Option(help="Dijet file of a signal to inject.")] = None,
     n_signal: Annotated[int, typer.Option(min=0, help="How many of its events.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes for the trainings.")] = 1,
 ) -> None:
-    """Search for a resonance in dijets: score, select, fit, p-values, limits.
+    """Search for a resonance in dijets: score, select, fit, p-values, limits, and a page that shows it.
 
-    Example: l1ad search dijet dijet_quickstart --events dijets.h5 --out search
+    Example: l1ad search dijet dijet_quickstart --out search --workers 2
     """
-    from concurrent.futures import ProcessPoolExecutor
-
-    import numpy as np
-
     from l1ad.configs import find_config
-    from l1ad.errors import InputError
-    from l1ad.search import jets
-    from l1ad.search.dijet_search import SearchConfig, search, write
+    from l1ad.report.search_page import write_search_report
+    from l1ad.search.config import SearchConfig
+    from l1ad.search.dijet_search import search
+    from l1ad.search.outputs import write
 
     settings = SearchConfig.read(find_config(config, "search"))
+    data, sample = _data(settings, events or [], signal, n_signal)
+    with _executor(workers) as pool:
+        result = search(data, settings, executor=pool, progress=lambda text: typer.echo(text, err=True))
+    for path in (*write(result, out), *write_search_report(result, out, sample=sample)):
+        typer.echo(path)
+    _say(result)
+
+
+def limits_command(
+    config: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped search configuration.")],
+    signal: Annotated[Path, typer.Option(help="Dijet file: some of it is injected, the rest measures.")],
+    cross_sections: Annotated[list[float], typer.Option("--cross-section", help="Injected, in fb, increasing.")],
+    luminosity: Annotated[float, typer.Option(help="In 1/fb.")],
+    mass: Annotated[float, typer.Option(help="Of the resonance, in GeV.")],
+    acceptance: Annotated[float, typer.Option(help="Fraction of the produced signal that the file holds.")] = 1.0,
+    repeats: Annotated[int, typer.Option(min=1, help="Trainings at each cross section; medians are used.")] = 1,
+    events: Annotated[
+        list[Path] | None, typer.Option("--events", help="Dijet files of the data; the bundled sample if none.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder; trainings that are there are not repeated.")] = Path(
+        "limits"
+    ),
+    workers: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 1,
+    dask: Annotated[str, typer.Option(help="Address of a dask scheduler to train on.")] = "",
+) -> None:
+    """Limits on a cross section when the selection depends on it: inject, train again, take the intersection.
+
+    Example: l1ad search limits dijet_quickstart --signal x.h5 --cross-section 0 --cross-section 5 --luminosity 138
+    --mass 3000
+    """
+    from l1ad.configs import find_config
+    from l1ad.search import injected, jets
+    from l1ad.search.config import SearchConfig
+
+    settings = SearchConfig.read(find_config(config, "search"))
+    data, _ = _data(settings.model_copy(update={"inject": None}), events or [], None, 0)
+    plan = injected.Injection(data, jets.read(signal), settings, mass, luminosity, acceptance)
+    with _executor(workers, dask=dask) as pool:
+        found = injected.scan(
+            plan, cross_sections, out, repeats=repeats, executor=pool, progress=lambda text: typer.echo(text, err=True)
+        )
+    for path in injected.write(found, out):
+        typer.echo(path)
+    typer.echo(injected.table(found))
+
+
+def _data(settings: SearchConfig, events: list[Path], signal: Path | None, n_signal: int) -> tuple[Dijets, str]:
+    """The events of a search, and one sentence that says where they are from."""
+    import numpy as np
+
+    from l1ad.errors import InputError
+    from l1ad.search import jets
+    from l1ad.search.bundled import bundled_dijets
+
     if (signal is None) != (n_signal == 0):
         given = "--signal without --n-signal" if signal is not None else "--n-signal without --signal"
         raise InputError("command line", "injection", given, "both or none")
-    parts = [jets.read(path) for path in events]
+    injected, n, name = None, n_signal, ""
     if signal is not None:
-        injected = jets.read(signal)
-        if len(injected) < n_signal:
-            raise InputError(str(signal), "events", len(injected), f"at least {n_signal} to inject")
-        rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(2,)))
-        parts.append(injected[np.sort(rng.choice(len(injected), n_signal, replace=False))])
-    data = jets.concatenate(parts)
-
-    def progress(text: str) -> None:
-        typer.echo(text, err=True)
-
-    if workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
-            result = search(data, settings, executor=pool, progress=progress)
+        injected, name = jets.read(signal), signal.name
+    if events:
+        parts = [jets.read(path) for path in events]
+        text = f"Events of {', '.join(path.name for path in events)}"
     else:
-        result = search(data, settings, progress=progress)
-    for path in write(result, out):
-        typer.echo(path)
-    fit = result.choice.fit
+        particles = "vae_qr" in (settings.method, *settings.compare)
+        parts = [bundled_dijets("qcd", constituents=particles)]
+        text = "The bundled simulated QCD sample"
+        if injected is None and settings.inject is not None:
+            name, n = settings.inject.signal, settings.inject.events
+            injected = bundled_dijets(name, constituents=particles)
+    if injected is not None:
+        if len(injected) < n:
+            raise InputError(name, "events", len(injected), f"at least {n} to inject")
+        rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=(2,)))
+        parts.append(injected[np.sort(rng.choice(len(injected), n, replace=False))])
+        text += f", with {n} events of {name} injected"
+    return jets.concatenate(parts), f"{text}."
+
+
+@contextmanager
+def _executor(workers: int, *, dask: str = "") -> Iterator[Executor | None]:
+    """Processes, a dask cluster, or None for this process."""
+    if dask:
+        from l1ad.errors import require
+
+        require("distributed", "dask")
+        from distributed import Client
+
+        with Client(dask) as client:
+            yield client.get_executor()
+    elif workers > 1:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        # A forked process would inherit the threads of libraries that are loaded here, and may wait for them for ever.
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield pool
+    else:
+        yield None
+
+
+def _say(result: Result) -> None:
+    fit, proof = result.choice.fit, result.tagged.proof
     typer.echo(
-        f"window {settings.window}: {result.n_selected} of {result.n_events} events selected; background with "
+        f"window {result.config.window}: {result.n_selected} of {result.n_events} events selected; background with "
         f"{fit.order} parameters, chi2/ndof {fit.chi2:.1f}/{fit.ndof}"
     )
-    if result.proof is not None:
-        typer.echo(
-            f"no leak: {result.proof.n_events} events, {result.proof.n_models} models, "
-            f"{result.proof.n_comparisons} comparisons"
-        )
+    if proof is not None:
+        typer.echo(f"no leak: {proof.n_events} events, {proof.n_models} models, {proof.n_comparisons} comparisons")
     line = f"most significant: {result.mass:.0f} GeV, local p {result.p_local:.3g} ({result.z_local:.2f} sigma)"
     if result.p_window is not None and result.p_global is not None:
         low, high = result.p_window.interval
@@ -80,3 +163,4 @@ def dijet_command(
 def register(app: typer.Typer) -> None:
     """Add the verbs to `app`."""
     app.command("dijet")(dijet_command)
+    app.command("limits")(limits_command)

@@ -301,8 +301,8 @@ def train_one(
     """One of the trainings of `cross_score`, by itself: its scorer, and what it has seen."""
     ledger = Ledger()
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split.outer, split.inner)))
-    views = (View(columns, rows, folds.ids, ledger, split.name) for rows in (split.train, split.validation))
-    return fit(*views, rng), ledger
+    train, validation = (View(columns, rows, folds.ids, ledger, split.name) for rows in (split.train, split.validation))
+    return fit(train, validation, rng), ledger
 
 
 def select(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import yaml
 from typer.testing import CliRunner
 
 from l1ad.errors import ConfigError, InputError
-from l1ad.search import dijet_search, jets
+from l1ad.search import dijet_search, jets, outputs
+from l1ad.search.config import SearchConfig
 from l1ad.search.stats import limits
 
 SMALL = {
@@ -52,8 +54,8 @@ def _dijets(n: int, n_signal: int, seed: int = 1) -> jets.Dijets:
     )
 
 
-def _config(**changes: object) -> dijet_search.SearchConfig:
-    return dijet_search.SearchConfig.model_validate({**SMALL, **changes})
+def _config(**changes: object) -> SearchConfig:
+    return SearchConfig.model_validate({**SMALL, **changes})
 
 
 def test_a_signal_is_found_where_the_inclusive_search_sees_little() -> None:
@@ -61,20 +63,28 @@ def test_a_signal_is_found_where_the_inclusive_search_sees_little() -> None:
     inclusive = dijet_search.search(events, _config(method="inclusive"))
     trees = {"members": 2, "max_iterations": 20, "max_leaf_nodes": 8, "min_samples_leaf": 10}
     result = dijet_search.search(events, _config(fraction=0.03, trees=trees, folds={"outer": 4, "inner": 2}))
-    assert result.proof is not None
-    assert result.proof.n_models == 8
+    assert result.tagged.proof is not None
+    assert result.tagged.proof.n_models == 8
     assert abs(result.mass - 2700) <= 100
     assert result.z_local > 2 * max(inclusive.z_local, 1.0)
+    # What the selection has understood: the masses and prongs of the signal, and that the truth confirms it.
+    study = result.study
+    assert study is not None
+    assert set(study.perturbation) == {"m", "tau21"}
+    assert study.sic["cwola"].maximum > 2.0
+    heavy = next(f for f in study.features if f.name == "m")
+    middle = 0.5 * (heavy.edges[1:] + heavy.edges[:-1])
+    assert heavy.anomalous @ middle > 1.5 * (heavy.ordinary @ middle)
     # Far above the 3 % that a random selection would take.
     used = events[events.in_signal_region()]
-    assert result.selected[used.label == 1].mean() > 0.4
+    assert result.tagged.selected[used.label == 1].mean() > 0.4
 
 
 def test_without_signal_there_is_no_excess_and_the_sidebands_stay_flat() -> None:
     result = dijet_search.search(_dijets(20_000, 0, seed=4), _config(toys=30, limits=True))
     assert abs(result.z_local) < 3
-    assert result.flat is not None
-    assert result.flat.p > 0.005
+    assert result.tagged.flat is not None
+    assert result.tagged.flat.p > 0.005
     assert result.p_window is not None
     assert result.p_global is not None
     assert result.p_window.p > 0.03
@@ -90,8 +100,11 @@ def test_pair_of_jet_masses() -> None:
 
 def test_files_are_complete_and_readable(tmp_path: Path) -> None:
     result = dijet_search.search(_dijets(12_000, 0, seed=2), _config(method="inclusive", limits=True, mass_step=200.0))
-    paths = dijet_search.write(result, tmp_path / "run")
-    assert {p.name for p in paths} >= {"results.json", "workspace.json", "spectrum.yaml", "limits.yaml", "fit.png"}
+    paths = outputs.write(result, tmp_path / "run")
+    names = {"results.json", "workspace.json", "spectrum.yaml", "limits.yaml", "submission.yaml", "events.h5"}
+    assert {p.name for p in paths} >= names
+    documents = list(yaml.safe_load_all((tmp_path / "run" / "hepdata" / "submission.yaml").read_text()))
+    assert all((tmp_path / "run" / "hepdata" / d["data_file"]).is_file() for d in documents[1:])
     assert all(p.stat().st_size > 200 for p in paths)
     assert not list((tmp_path / "run").rglob("*.part"))
     content = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -112,7 +125,7 @@ def test_the_workspace_gives_pyhf_about_our_limit() -> None:
     )
     assert isinstance(result.upper[0], limits.Limit)
     ours = result.upper[0].expected[2]
-    workspace = pyhf.Workspace(dijet_search.workspace(result, float(result.scan.masses[0])))
+    workspace = pyhf.Workspace(outputs.workspace(result, float(result.scan.masses[0])))
     model = workspace.model()
     bounds = model.config.suggested_bounds()
     bounds[model.config.poi_index] = (0.0, 20 * ours)
@@ -141,6 +154,10 @@ def test_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "most significant" in done.output
     assert (tmp_path / "out" / "results.json").is_file()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "most significant mass" in page
+    assert "http" not in page.split("<script>")[0]
+    assert (tmp_path / "out" / "figures" / "fit.pdf").is_file()
     with pytest.raises(InputError, match="without --n-signal"):
         CliRunner().invoke(app, [a if a != "150" else "0" for a in arguments], catch_exceptions=False)
     with pytest.raises(InputError, match="at least 500 to inject"):
@@ -150,7 +167,7 @@ def test_command_line(tmp_path: Path) -> None:
 def test_the_shipped_configuration_is_valid() -> None:
     from l1ad.configs import find_config
 
-    config = dijet_search.SearchConfig.read(find_config("dijet_quickstart", "search"))
+    config = SearchConfig.read(find_config("dijet_quickstart", "search"))
     assert config.window in jets.WINDOWS
 
 
@@ -162,7 +179,7 @@ def test_bad_input(tmp_path: Path) -> None:
         dijet_search.search(events, _config(features=["tau54"]))
     with pytest.raises(InputError, match="upper sideband"):
         dijet_search.search(events[events.m_jj < 2500], _config())
-    with pytest.raises(InputError, match="range"):
+    with pytest.raises(InputError, match="within the fit"):
         dijet_search.search(events, _config(method="inclusive", fit={"low": 1460, "high": 2000, "bin_width": 40}))
     far = events.jets.copy()
     far[:, 0, 1] = 2.5
@@ -170,7 +187,49 @@ def test_bad_input(tmp_path: Path) -> None:
         dijet_search.search(jets.Dijets(far, events.names, events.m_jj, events.label, events.weight), _config())
     (tmp_path / "bad.yaml").write_text("windw: A3\n")
     with pytest.raises(ConfigError, match="windw"):
-        dijet_search.SearchConfig.read(tmp_path / "bad.yaml")
+        SearchConfig.read(tmp_path / "bad.yaml")
+
+
+def _with_constituents(events: jets.Dijets, rng: np.random.Generator) -> jets.Dijets:
+    """Jets of 8 particles; those of the signal are in two clusters."""
+    n = len(events)
+    kin = {c: events.feature(c)[:, :, None] for c in ("pt", "eta", "phi")}
+    share = np.sort(rng.dirichlet(np.full(8, 1.0), (n, 2)), axis=2)[:, :, ::-1]
+    side = 0.5 * (rng.integers(0, 2, (n, 2, 8)) - 0.5) * (events.label == 1)[:, None, None]
+    eta = kin["eta"] + side + rng.normal(0, 0.04, (n, 2, 8))
+    phi = kin["phi"] + rng.normal(0, 0.04, (n, 2, 8))
+    pt = kin["pt"] * share
+    points = np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)], axis=3)
+    return replace(events, constituents=points.astype(np.float32))
+
+
+def test_the_autoencoder_search(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    region, side = _dijets(9000, 60), _dijets(800, 0, seed=5)
+    # The sideband: the same jets further apart.
+    side.jets[:, 0, 1], side.jets[:, 1, 1] = 1.1, -1.1
+    events = _with_constituents(jets.concatenate([region, side]), rng)
+    config = _config(
+        method="vae_qr",
+        vae={"particles": 8, "latent": 3, "epochs": 8, "batch_size": 64},
+        quantile={"folds": 4},
+        window="A3",
+    )
+    result = dijet_search.search(events, config)
+    tagged = result.tagged
+    assert tagged.category is not None
+    truth = result.events.label == 1
+    assert np.mean(tagged.category[~truth] >= 1) == pytest.approx(0.1, abs=0.02)
+    assert tagged.flat is not None
+    assert tagged.flat.p > 1e-3
+    assert np.mean(tagged.selected[truth]) > 0.6
+    outputs.write(result, tmp_path)
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert sum(content["categories"]) == len(result.events)
+    with pytest.raises(InputError, match="constituents"):
+        dijet_search.search(region, config)
+    with pytest.raises(InputError, match="sideband"):
+        dijet_search.search(_with_constituents(region, rng), config)
 
 
 def test_samples_are_put_together() -> None:

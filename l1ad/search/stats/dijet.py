@@ -192,7 +192,7 @@ def fit_background(
         If no starting point converged.
     """
     n, e = _checked(counts, edges, order, sqrt_s)
-    space = _Space.build(n, e, order, sqrt_s)
+    space = Space.build(n, e, order, sqrt_s)
     solution = _minimise(space, n, None)
     return _background_result(space, solution, n, e, sqrt_s)
 
@@ -304,7 +304,7 @@ def fit_peak(
     plain = background or fit_background(n, e, order, sqrt_s=sqrt_s)
     if plain.order != order or plain.counts.shape != n.shape or not np.array_equal(plain.counts, n):
         raise InputError("dijet fit", "background", "a fit of other counts or order", "the same counts and order")
-    space = _Space.build(n, e, order, sqrt_s)
+    space = Space.build(n, e, order, sqrt_s)
     peaked = s > 1e-3 * s.max()
     lower = -0.9 * float(np.min(plain.expected[peaked] / s[peaked]))
     solution = _minimise(space, n, s, start=space.to_local(plain.parameters), lower=lower)
@@ -330,7 +330,7 @@ def fit_held(
 ) -> tuple[FloatArray, float]:
     """Fit the background with `signal` events held in each bin; returns (ln p0, p1 ... pk) and the deviance."""
     n, e = _checked(counts, edges, order, sqrt_s)
-    space = _Space.build(n, e, order, sqrt_s)
+    space = Space.build(n, e, order, sqrt_s)
     solution = _minimise(space, n, None, constant=np.asarray(signal, np.float64))
     return np.asarray(space.transform @ solution.values), solution.deviance
 
@@ -417,7 +417,7 @@ def _basis(x: FloatArray, order: int) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class _Space:
+class Space:
     """The fit's coordinates: ``ln f = a + B q`` with B orthonormal on the spectrum.
 
     `basis` (n_bins, n_nodes, 1 + order) holds (1, B) at the nodes, `weights` (n_bins, n_nodes) in GeV, and
@@ -429,7 +429,7 @@ class _Space:
     transform: FloatArray
 
     @classmethod
-    def build(cls, counts: FloatArray, edges: FloatArray, order: int, sqrt_s: float) -> _Space:
+    def build(cls, counts: FloatArray, edges: FloatArray, order: int, sqrt_s: float) -> Space:
         # ln f varies by a few per cent over 4 GeV: three points integrate it to 1e-12; coarse bins get more.
         widest = float(np.max(np.diff(np.log(edges))))
         points, weights = np.polynomial.legendre.leggauss(3 if widest < 0.01 else 8)
@@ -489,7 +489,7 @@ def _deviance_terms(n: FloatArray, mu: FloatArray) -> float:
 
 
 def _minimise(
-    space: _Space,
+    space: Space,
     n: FloatArray,
     shape: FloatArray | None,
     *,
@@ -572,7 +572,7 @@ _EDM_MAX = 1e-4
 
 
 def _information(
-    space: _Space, n: FloatArray, shape: FloatArray | None, p: FloatArray, constant: FloatArray | float
+    space: Space, n: FloatArray, shape: FloatArray | None, p: FloatArray, constant: FloatArray | float
 ) -> FloatArray:
     """Exact second derivatives of half the deviance by (a, q[, signal])."""
     k = space.basis.shape[2]
@@ -588,7 +588,7 @@ def _information(
     return out
 
 
-def _starts(space: _Space, n: FloatArray, shape: FloatArray | None, start: FloatArray | None) -> list[FloatArray]:
+def _starts(space: Space, n: FloatArray, shape: FloatArray | None, start: FloatArray | None) -> list[FloatArray]:
     """Starting points, the most promising first; fixed, so that a fit is reproducible."""
     regression = _regression(space, n)
     level = np.zeros_like(regression)
@@ -603,7 +603,7 @@ def _starts(space: _Space, n: FloatArray, shape: FloatArray | None, start: Float
     return [np.concatenate([p, [0.0]]) for p in points]
 
 
-def _regression(space: _Space, n: FloatArray) -> FloatArray:
+def _regression(space: Space, n: FloatArray) -> FloatArray:
     """Weighted least squares of ln(counts/width) over groups of bins with at least 10 events each."""
     # A new group starts with the bin after each further ten events.
     full = np.floor(np.cumsum(n) / 10.0)
@@ -618,7 +618,7 @@ def _regression(space: _Space, n: FloatArray) -> FloatArray:
 
 
 def _background_result(
-    space: _Space, solution: _Solution, n: FloatArray, edges: FloatArray, sqrt_s: float
+    space: Space, solution: _Solution, n: FloatArray, edges: FloatArray, sqrt_s: float
 ) -> BackgroundFit:
     published = space.transform @ solution.values
     covariance = space.transform @ np.linalg.inv(solution.hessian) @ space.transform.T

@@ -411,7 +411,7 @@ class HistogramModel:
             base = np.array(s.yields, np.float64)
             slopes: list[tuple[int, FloatArray]] = []
             for key, (low, high) in s.shape.items():
-                change, derivative = _additive(float(nuisance[names[key]]), np.asarray(s.yields), low, high)
+                change, derivative = additive_shift(float(nuisance[names[key]]), np.asarray(s.yields), low, high)
                 base = base + change
                 slopes.append((names[key], derivative))
             norm = 1.0
@@ -586,7 +586,7 @@ def _sextic() -> FloatArray:
 _SEXTIC = _sextic()
 
 
-def _additive(
+def additive_shift(
     alpha: float, nominal: FloatArray, low: npt.ArrayLike, high: npt.ArrayLike
 ) -> tuple[FloatArray, FloatArray]:
     """Interpolation code 4p of HistFactory: linear outside of +-1, a sextic inside; the change and its derivative."""

@@ -1,0 +1,338 @@
+"""The page of a dijet search, in the style of the trigger's: one HTML file, and its figures as PNG and PDF.
+
+`plots_of(result)` is what is drawn, `render` the page, `write_search_report` writes both.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from l1ad import __version__
+from l1ad.io import write_text
+from l1ad.report.page import Html, document, html_table, place_plots
+from l1ad.report.plots import PALETTE, ZERO_BIAS_COLOUR, Axis, Curve, Mark, Panel, Plot
+from l1ad.report.slides import save_figure, slide_of, slide_style
+from l1ad.search import weak
+from l1ad.search.dijet_search import Result
+from l1ad.search.errors import FitError
+from l1ad.search.jets import WINDOWS
+from l1ad.search.stats import dijet, limits
+from l1ad.search.stats.significance import p_from_z
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Names of methods in words.
+METHODS = {
+    "cwola": "CWoLa hunting, each jet, the larger score",
+    "cwola_pair": "CWoLa on the two jets together",
+    "vae_qr": "jet autoencoder with quantile regression (VAE-QR)",
+    "inclusive": "inclusive, no selection",
+}
+#: Features with their units, for axes.
+_LABELS = {"m": "jet mass [GeV]", "pt": "jet pt [GeV]", "m_sd": "soft-drop mass [GeV]", "msd": "soft-drop mass [GeV]"}
+
+
+def plots_of(result: Result) -> dict[str, list[Plot]]:
+    """Plots by section of the page."""
+    out: dict[str, list[Plot | None]] = {
+        "fit": [_fit_plot(result)],
+        "scan": [_scan_plot(result)],
+        "limits": [_limit_plot(result)],
+        "selection": [_flat_plot(result), _sic_plot(result)],
+        "features": [_feature_plot(result)],
+    }
+    return {section: [p for p in plots if p is not None] for section, plots in out.items()}
+
+
+def render(result: Result, *, sample: str) -> str:
+    """The whole page as text; `sample` says where the events come from."""
+    made: dict[str, Any] = {}
+    placed = {section: place_plots(plots, made) for section, plots in plots_of(result).items()}
+    window = WINDOWS[result.config.window]
+    sections = [
+        ("result", "Result", _summary(result)),
+        ("fit", "Background fit", placed["fit"] + _orders(result)),
+        ("scan", "Local p-values", placed["scan"] + _points(result)),
+        ("limits", "Limits", placed["limits"] + _limit_notes(result)),
+        ("selection", "Selection", _selection(result) + placed["selection"]),
+        ("features", "What the selected events look like", placed["features"]),
+        ("perturbation", "What the score depends on", _perturbation(result)),
+        ("taggers", "Agreement of scores", _correlation(result)),
+    ]
+    name = html.escape(result.config.method)
+    about = (
+        f"Window {window.name}, {window.low:g} to {window.high:g} GeV, sidebands from {window.below:g} to "
+        f"{window.above:g} GeV. {html.escape(METHODS[result.config.method])}. {html.escape(sample)} l1ad {__version__}."
+    )
+    return document(f"Dijet search: {name}", f"Dijet search: {name}", about, sections, {"figures": made})
+
+
+def write_search_report(result: Result, folder: str | os.PathLike[str], *, sample: str = "") -> tuple[Path, ...]:
+    """``report.html``, and every plot below ``figures/`` as PNG and PDF; returns their paths.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
+    """
+    base = Path(folder)
+    write_text(base / "report.html", render(result, sample=sample))
+    written = [base / "report.html"]
+    right = f"window {result.config.window}"
+    with slide_style():
+        for plots in plots_of(result).values():
+            for plot in plots:
+                written += save_figure(
+                    slide_of(plot, left=result.config.method, right=right), base / "figures" / plot.name
+                )
+    return tuple(written)
+
+
+def _fit_plot(result: Result) -> Plot:
+    fit = result.choice.fit
+    first = dijet.chi2_bins(fit.edges, fit.expected)
+    ends = np.append(fit.edges[first], fit.edges[-1])
+    observed, expected = np.add.reduceat(fit.counts, first), np.add.reduceat(fit.expected, first)
+    width, centre = np.diff(ends), 0.5 * (ends[:-1] + ends[1:])
+    filled = observed > 0
+    grid = np.linspace(fit.edges[0], ends[-1], 200)
+    density = fit.density(grid)
+    relative = np.minimum(fit.fractional_error(grid), 0.95)
+    best = float(np.interp(result.mass, result.scan.masses, result.scan.signal))
+    curves = [
+        Curve(centre[filled], (observed / width)[filled], "selected events", "#000000", "points",
+              error=(np.sqrt(observed) / width)[filled]),
+        Curve(grid, density, f"fit with {fit.order} parameters", PALETTE[0],
+              band=(density * (1 - relative), density * (1 + relative))),
+    ]  # fmt: skip
+    if best > 0:
+        with_peak = density + best * result.config.peak.at(result.mass).density(grid)
+        curves.append(Curve(grid, with_peak, f"with the fitted peak at {result.mass:.0f} GeV", PALETTE[1], dash="dash"))
+    low = float(np.min((expected / width)[expected > 0])) / 5.0
+    spectrum = Panel(
+        Axis("dijet mass [GeV]"),
+        Axis("events / GeV", log=True, low=low, high=3.0 * float(np.max(observed / width))),
+        tuple(curves),
+    )
+    pull = (observed - expected) / np.sqrt(np.maximum(expected, 1e-9))
+    reach = max(3.5, 1.1 * float(np.max(np.abs(pull))))
+    pulls = Panel(
+        Axis("dijet mass [GeV]"),
+        Axis("(selected - fit) / sqrt(fit)", low=-reach, high=reach),
+        (Curve(centre, pull, "pull of the background fit", PALETTE[0], "points", error=np.ones_like(pull)),),
+        (Mark("y", 0.0, "", solid=True), Mark("x", WINDOWS[result.config.window].low, "window"),
+         Mark("x", WINDOWS[result.config.window].high, "window")),
+    )  # fmt: skip
+    caption = (
+        "Selected events in the published chi2 bins with the background fit and its 68 % band, and their pulls; "
+        f"chi2/ndof = {fit.chi2:.1f}/{fit.ndof}."
+    )
+    return Plot("fit", caption, (spectrum, pulls))
+
+
+def _scan_plot(result: Result) -> Plot:
+    p0 = result.scan.p0
+    lowest = float(np.nanmin(p0))
+    marks = tuple(
+        Mark("y", float(p_from_z(z)), f"{z} sigma") for z in range(1, 8) if float(p_from_z(z)) > lowest / 100.0
+    )
+    curve = Curve(result.scan.masses, p0, "local p-value", PALETTE[0])
+    panel = Panel(
+        Axis("resonance mass [GeV]"), Axis("local p-value", log=True, low=lowest / 100.0, high=2.0), (curve,), marks
+    )
+    return Plot("p_values", "Local p-value at each tested mass; a mass without a point did not converge.", (panel,))
+
+
+def _limit_plot(result: Result) -> Plot | None:
+    pairs = [(m, v) for m, v in zip(result.scan.masses, result.upper) if isinstance(v, limits.Limit)]
+    if not pairs:
+        return None
+    mass = np.array([m for m, _ in pairs])
+    band = np.array([v.expected for _, v in pairs]).T
+    curves = (
+        Curve(mass, band[2], "expected, 95 % of experiments", PALETTE[4], dash="dot", band=(band[0], band[4])),
+        Curve(mass, band[2], "expected, 68 % of experiments", PALETTE[2], dash="dash", band=(band[1], band[3])),
+        Curve(mass, np.array([v.observed for _, v in pairs]), "observed", "#000000"),
+    )
+    top = 1.3 * float(max(band[4].max(), max(v.observed for _, v in pairs)))
+    panel = Panel(Axis("resonance mass [GeV]"), Axis("limit on selected signal events", low=0.0, high=top), curves)
+    level = 100.0 * pairs[0][1].level
+    return Plot("limits", f"CLs upper limits at {level:g} % confidence on the selected signal events.", (panel,))
+
+
+def _flat_plot(result: Result) -> Plot | None:
+    flat = result.tagged.flat
+    if flat is None:
+        return None
+    centre = 0.5 * (flat.edges[:-1] + flat.edges[1:])
+    share = float(np.mean(flat.fraction))
+    where = "outside of the window" if result.tagged.category is not None else "of the sidebands"
+    panel = Panel(
+        Axis("dijet mass [GeV]"),
+        Axis("selected fraction", low=0.0, high=1.4 * float(np.max(flat.fraction + flat.error))),
+        (Curve(centre, flat.fraction, f"events {where}", PALETTE[0], "points", error=flat.error),),
+        (Mark("y", share, "mean", solid=True),),
+    )
+    caption = f"Selected fraction against the dijet mass {where}; probability that it is flat: {flat.p:.2g}."
+    return Plot("flatness", caption, (panel,))
+
+
+def _sic_plot(result: Result) -> Plot | None:
+    if result.study is None or not result.study.sic:
+        return None
+    curves = []
+    for i, (name, curve) in enumerate(result.study.sic.items()):
+        keep = np.unique(np.searchsorted(curve.background_efficiency, np.geomspace(1e-5, 1.0, 300)))
+        keep = keep[keep < curve.sic.size]
+        x, y = curve.background_efficiency[keep], curve.sic[keep]
+        curves.append(Curve(x, y, f"{name} ({curve.maximum:.1f})", PALETTE[i % len(PALETTE)]))
+    panel = Panel(Axis("background efficiency", log=True), Axis("significance improvement"), tuple(curves))
+    caption = (
+        "Signal efficiency over the square root of the background efficiency in the window, from the true labels; "
+        "in brackets the maximum. Thresholds with fewer than 25 background events are left out."
+    )
+    return Plot("sic", caption, (panel,))
+
+
+def _feature_plot(result: Result) -> Plot | None:
+    if result.study is None or not result.study.features:
+        return None
+    panels = []
+    for shape in result.study.features:
+        centre = 0.5 * (shape.edges[:-1] + shape.edges[1:])
+        panels.append(
+            Panel(
+                Axis(_LABELS.get(shape.name, shape.name)),
+                Axis("share of jets"),
+                (
+                    Curve(centre, shape.ordinary, "ordinary events", ZERO_BIAS_COLOUR, "steps", filled=True),
+                    Curve(centre, shape.anomalous, "anomalous events", PALETTE[1], "steps"),
+                ),
+            )
+        )
+    caption = (
+        f"Both jets of the {result.study.n_anomalous:,} selected and the {result.study.n_ordinary:,} other events of "
+        "the window."
+    )
+    return Plot("features", caption, tuple(panels), height=300 * -(-len(panels) // 2))
+
+
+def _summary(result: Result) -> str:
+    rows: list[Sequence[Any]] = [
+        ["selected events in the fit", f"{result.n_selected:,} of {result.n_events:,}"],
+        ["most significant mass", f"{result.mass:.0f} GeV"],
+        ["local p-value", f"{result.p_local:.3g} ({result.z_local:.2f} sigma)"],
+    ]
+    if result.p_window is not None and result.p_global is not None:
+        low, high = result.p_window.interval
+        rows += [
+            [f"in the window, {result.p_window.n_toys} toys", f"{result.p_window.p:.3g} ({low:.2g} to {high:.2g})"],
+            ["in the window, extrapolated", f"{result.p_window_gross_vitells:.3g}"],
+            ["in the search (12 windows)", f"{result.p_global:.3g}"],
+        ]  # fmt: skip
+    proof = result.tagged.proof
+    if proof is not None:
+        text = f"{proof.n_events:,} events, {proof.n_models} models, {proof.n_comparisons:,} comparisons"
+        rows.append(["no event scored by a model that saw it", Html(f'<span class="good">{text}</span>')])
+    if result.scan.failed:
+        text = ", ".join(f"{m:.0f}" for m in result.scan.failed) + " GeV"
+        rows.append(["fits that did not converge", Html(f'<span class="bad">{text}</span>')])
+    return html_table(["", ""], rows)
+
+
+def _orders(result: Result) -> str:
+    rows = [
+        [f"{k} parameters", f"{f.chi2:.1f} / {f.ndof}", f"{f.chi2_p:.2g}", "chosen" if k == result.choice.order else ""]
+        for k, f in result.choice.fits.items()
+    ]
+    return html_table(["background function", "chi2 / ndof", "p", ""], rows)
+
+
+def _points(result: Result) -> str:
+    scan = result.scan
+    rows = []
+    for i, mass in enumerate(scan.masses):
+        if np.isfinite(scan.p0[i]):
+            fitted = f"{scan.signal[i]:.1f} ± {scan.signal_error[i]:.1f}"
+            rows.append([f"{mass:.0f}", fitted, f"{scan.z[i]:.2f}", f"{scan.p0[i]:.3g}"])
+        else:
+            rows.append([f"{mass:.0f}", "did not converge", "", ""])
+    return html_table(["mass [GeV]", "fitted signal events", "local significance", "local p-value"], rows)
+
+
+def _limit_notes(result: Result) -> str:
+    if not result.upper:
+        return ""
+    rows = []
+    for mass, found, feigned in zip(result.scan.masses, result.upper, result.spurious):
+        extra = "" if feigned is None else f"{feigned:.1f}"
+        if isinstance(found, FitError):
+            rows.append([f"{mass:.0f}", "did not converge", "", extra])
+        else:
+            spread = f"{found.expected[2]:.1f} ({found.expected[1]:.1f} to {found.expected[3]:.1f})"
+            rows.append([f"{mass:.0f}", f"{found.observed:.1f}", spread, extra])
+    s = result.config.systematics
+    text = "<p>No systematic uncertainties.</p>"
+    if s is not None:
+        text = (
+            f"<p>With uncertainties of {100 * s.scale:g} % on the mass scale, {100 * s.resolution:g} % on the width, "
+            f"{100 * s.luminosity:g} % on the luminosity"
+            + (", and the signal that another background function would feign." if s.background_function else ".")
+            + "</p>"
+        )
+    return text + html_table(["mass [GeV]", "observed", "expected (68 %)", "spurious signal"], rows)
+
+
+def _selection(result: Result) -> str:
+    tagged = result.tagged
+    if tagged.category is not None:
+        names = ("90-100 % (ordinary)", "5-10 %", "1-5 %", "0-1 %")
+        counts = np.bincount(tagged.category, minlength=len(names))
+        rows = [[n, f"{c:,}", f"{100 * c / counts.sum():.2f} %"] for n, c in zip(names, counts)]
+        return html_table(["category", "events", "share"], rows)
+    if tagged.scores is None:
+        return "<p>Every event of the signal region is used.</p>"
+    fraction = result.config.fraction or weak.PUBLISHED_FRACTIONS[result.config.window]
+    return (
+        f"<p>The {100 * fraction:g} % most anomalous events; the threshold is set in the sidebands, fold by fold.</p>"
+    )
+
+
+def _perturbation(result: Result) -> str:
+    if result.study is None or not result.study.perturbation:
+        return ""
+    values = result.study.perturbation
+    largest = max(values.values()) or 1.0
+    rows = []
+    for name, value in sorted(values.items(), key=lambda item: -item[1]):
+        bar = f'<svg width="200" height="12" aria-hidden="true"><rect width="{200 * value / largest:.0f}" height="12" '
+        rows.append([name, f"{value:.3f}", Html(bar + f'fill="{PALETTE[0]}"/></svg>')])
+    text = (
+        "<p>Mean change of the score of the 0.5 % most anomalous events when a feature is taken from another event "
+        "(100 for each), on events that the model has not seen.</p>"
+    )
+    return text + html_table(["feature", "mean change", ""], rows)
+
+
+def _correlation(result: Result) -> str:
+    if result.study is None or len(result.study.taggers) < 2:
+        return ""
+    rows = []
+    for i, name in enumerate(result.study.taggers):
+        cells: list[Any] = [name]
+        for value in result.study.correlation[i]:
+            colour = "0,114,178" if value >= 0 else "213,94,0"
+            cells.append(
+                Html(f'<span style="display:block;padding:0 .4rem;background:rgba({colour},{0.6 * abs(value):.2f})">'
+                     f"{value:+.2f}</span>")
+            )  # fmt: skip
+        rows.append(cells)
+    text = "<p>Spearman rank correlation in the window and its sidebands.</p>"
+    return text + html_table(["", *result.study.taggers], rows)

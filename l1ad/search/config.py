@@ -1,0 +1,170 @@
+"""The YAML file of a dijet search: every key with its default, unknown keys are errors."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from l1ad.configs import check_config, read_yaml
+from l1ad.search import quantile
+from l1ad.search.stats import dijet
+from l1ad.search.stats.crystal_ball import CrystalBall
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Method = Literal["cwola", "cwola_pair", "vae_qr", "inclusive"]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TreesSection(Section):
+    """Ensemble of gradient-boosted trees; see `l1ad.search.weak.Trees`."""
+
+    members: Count = 5
+    max_iterations: Count = 100
+    learning_rate: Positive = 0.1
+    max_leaf_nodes: Annotated[int, Field(ge=2)] = 31
+    min_samples_leaf: Count = 20
+    l2: Annotated[float, Field(ge=0)] = 0.0
+
+
+class DenseSection(Section):
+    """The dense network of the CMS search; see `l1ad.search.weak.Dense`."""
+
+    epochs: Count = 100
+    batch_size: Count = 200
+    learning_rate: Positive = 1e-3
+    patience: Count = 10
+
+
+class VaeSection(Section):
+    """The jet autoencoder; see `l1ad.search.vae.JetVae`."""
+
+    particles: Count = 100
+    latent: Count = 12
+    beta: Annotated[float, Field(ge=0)] = 0.1
+    combine: Literal["min", "max", "sum"] = "min"
+    epochs: Count = 40
+    patience: Count = 5
+    batch_size: Count = 256
+    learning_rate: Positive = 2e-3
+
+
+class QuantileSection(Section):
+    """The regression of the score against the mass; see `l1ad.search.quantile`."""
+
+    folds: Annotated[int, Field(ge=2)] = quantile.PUBLISHED_FOLDS
+    regression: Literal["polynomial", "dense"] = "polynomial"
+
+
+class FoldSection(Section):
+    """Numbers of folds."""
+
+    outer: Annotated[int, Field(ge=2)] = 5
+    inner: Annotated[int, Field(ge=2)] = 4
+
+
+class FitSection(Section):
+    """Range in GeV, bin width, and which numbers of shape parameters the F-test chooses from."""
+
+    low: Positive = 1460.0
+    high: Positive = 6800.0
+    bin_width: Positive = dijet.BIN_WIDTH
+    orders: list[int] = [2, 3, 4]
+
+
+class PeakSection(Section):
+    """Shape of the resonance, in units of its mass: a double-sided Crystal Ball."""
+
+    mean: Positive = 0.99
+    sigma: Positive = 0.035
+    alpha_low: Positive = 1.2
+    n_low: Annotated[float, Field(gt=1)] = 4.0
+    alpha_high: Positive = 1.6
+    n_high: Annotated[float, Field(gt=1)] = 6.0
+
+    def at(self, mass: float, *, scale: float = 1.0, resolution: float = 1.0) -> CrystalBall:
+        """The peak at `mass` in GeV, its position and its width multiplied by the factors."""
+        return CrystalBall(
+            self.mean * mass * scale,
+            self.sigma * mass * resolution,
+            self.alpha_low,
+            self.n_low,
+            self.alpha_high,
+            self.n_high,
+        )
+
+
+class SystematicsSection(Section):
+    """Uncertainties of the limits, relative: CMS-EXO-22-026 has 1 % on the mass scale and 3.5 % on the resolution.
+
+    Attributes
+    ----------
+    scale, resolution : of the peak's position and width.
+    luminosity : of the yield.
+    background_function : the yield that the fit finds in a spectrum of the next function is a further uncertainty.
+    """
+
+    scale: Annotated[float, Field(ge=0, lt=0.2)] = 0.01
+    resolution: Annotated[float, Field(ge=0, lt=0.5)] = 0.035
+    luminosity: Annotated[float, Field(ge=0, lt=0.5)] = 0.016
+    background_function: bool = True
+
+
+class InjectSection(Section):
+    """A signal put into the bundled sample: its name there, and how many events."""
+
+    signal: str
+    events: Count
+
+
+class SearchConfig(Section):
+    """One search in one mass window.
+
+    Attributes
+    ----------
+    window : name of a published window, A1 ... B6.
+    method : cwola (each jet, larger of the two), cwola_pair (features of the event), vae_qr (jet autoencoder with
+        thresholds from quantile regression; needs constituents and a |delta eta| sideband), or inclusive (no
+        selection).
+    features : of each jet; for cwola_pair both jets' features together, heavier jet first.
+    classifier : of the weak supervision: trees or dense.
+    fraction : selected fraction of the sidebands; None for the published one of the window (ignored when inclusive; the
+        10 % of vae_qr are fixed).
+    mass_step : GeV between tested masses, which lie in the window.
+    toys : background-only toys for the global p-value; 0 for none.
+    systematics : of the limits, null for none.
+    compare : further methods whose scores are correlated with the chosen one's.
+    inject : a signal to put into the bundled sample; only used with it.
+    """
+
+    window: str = "B3"
+    method: Method = "cwola"
+    features: list[str] = ["m", "tau21", "tau32", "tau43"]
+    classifier: Literal["trees", "dense"] = "trees"
+    fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    seed: Annotated[int, Field(ge=0)] = 1
+    folds: FoldSection = FoldSection()
+    trees: TreesSection = TreesSection()
+    dense: DenseSection = DenseSection()
+    vae: VaeSection = VaeSection()
+    quantile: QuantileSection = QuantileSection()
+    fit: FitSection = FitSection()
+    peak: PeakSection = PeakSection()
+    systematics: SystematicsSection | None = SystematicsSection()
+    mass_step: Positive = 100.0
+    toys: Annotated[int, Field(ge=0)] = 100
+    limits: bool = True
+    compare: list[Method] = []
+    inject: InjectSection | None = None
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> SearchConfig:
+        """Read a YAML file; every key is checked."""
+        return check_config(cls, read_yaml(path), where=os.fspath(path))

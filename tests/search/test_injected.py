@@ -1,0 +1,108 @@
+"""Injection with a whole search at each cross section: efficiencies that rise, resumable trainings, a limit."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from l1ad.errors import InputError
+from l1ad.search import injected, jets
+from l1ad.search.config import SearchConfig
+from l1ad.search.stats import dijet, injection
+from l1ad.search.stats.crystal_ball import CrystalBall
+
+CONFIG = SearchConfig.model_validate(
+    {
+        "window": "A3",
+        "features": ["m", "tau21"],
+        "fraction": 0.05,
+        "folds": {"outer": 2, "inner": 2},
+        "trees": {"members": 1, "max_iterations": 20, "max_leaf_nodes": 8, "min_samples_leaf": 10},
+        "fit": {"low": 1500, "high": 5500, "bin_width": 50, "orders": [2]},
+        "peak": {"mean": 1.0, "sigma": 0.033},
+        "systematics": None,
+    }
+)
+
+
+def _dijets(mass: np.ndarray, signal: bool, seed: int) -> jets.Dijets:
+    rng = np.random.default_rng(seed)
+    n = mass.size
+    table = np.zeros((n, 2, 6))
+    table[:, :, 1] = rng.uniform(-0.5, 0.5, (n, 2))
+    table[:, :, 3] = rng.normal([400, 170], 12, (n, 2)) if signal else rng.exponential(70, (n, 2)) + 20
+    table[:, :, 0] = (mass / (2 * np.cosh(0.5 * (table[:, 0, 1] - table[:, 1, 1]))))[:, None]
+    table[:, :, 4] = 0.5
+    table[:, :, 5] = 0.5 * (rng.beta(2, 8, (n, 2)) if signal else rng.beta(6, 3, (n, 2)))
+    names = ("pt", "eta", "phi", "m", "tau1", "tau2")
+    return jets.Dijets(table.astype(np.float32), names, mass, np.full(n, signal, np.int8), np.ones(n))
+
+
+@pytest.fixture(scope="module")
+def what() -> injected.Injection:
+    rng = np.random.default_rng(1)
+    background = _dijets(1450 * rng.uniform(size=9000) ** (-1 / 5.5), False, 2)
+    return injected.Injection(background, _dijets(rng.normal(2700, 90, 600), True, 3), CONFIG, 2700.0, 10.0)
+
+
+def test_scan(what: injected.Injection, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        found = injected.scan(what, [0.0, 2.0, 12.0], tmp_path, executor=pool)
+    eps = found.values["efficiency"]
+    # With no signal the selection knows nothing; with much it finds it.
+    assert eps[0] < 0.4
+    assert eps[2] > 0.6
+    assert found.values["injected"][0] == 0
+    assert found.values["z"][2] > 2 * found.values["z_inclusive"][2] > 0
+    assert found.limit is not None
+    assert 0 < found.limit.limit <= 12.0
+    paths = injected.write(found, tmp_path)
+    assert json.loads(paths[0].read_text())["limit_fb"] == found.limit.limit
+    assert "limit:" in injected.table(found)
+    # Everything is there already, and the result is the same without an executor.
+    said: list[str] = []
+    again = injected.scan(what, [0.0, 2.0, 12.0], tmp_path, progress=said.append)
+    assert any("3 trainings were there" in line for line in said)
+    np.testing.assert_array_equal(again.values["efficiency"], eps)
+    # Other settings are other trainings.
+    other = replace(what, config=CONFIG.model_copy(update={"fraction": 0.1}))
+    assert injection._stored(tmp_path, injection.tasks([0.0], seed=CONFIG.seed)[0], other.context) is None
+
+
+def test_expected_significance_of_a_counting_experiment() -> None:
+    # A peak as wide as one bin on a flat, well-known background is a counting experiment.
+    edges = np.linspace(2000, 4000, 81)
+    shape = dijet.integrate(np.array([0.0, 8.0, 5.0]), edges)
+    background = shape * 4e6 / shape.sum()
+    peak = CrystalBall(3012.5, 6.0, 3.0, 5.0, 3.0, 5.0).probabilities(edges)
+    one = int(np.argmax(peak))
+    n = 200.0
+    expected = n * np.sqrt(np.sum(peak**2 / background))
+    z = injected.expected_significance(background, edges, peak, n, 3012.5, orders=(2,))
+    assert peak[one] > 0.9
+    assert z == pytest.approx(expected, rel=0.03)
+
+
+def test_which_variations_need_a_training(what: injected.Injection) -> None:
+    varied = injected.variations(what.signal, scale=0.05)
+    found = injected.retrained(what.signal, varied, ["m", "tau21"], 200.0)
+    assert "mass scale up" in found
+    assert "m" in found["mass scale up"]
+    assert "tau21" not in found["mass scale up"]
+    assert injected.retrained(what.signal, {"none": what.signal}, ["m", "tau21"], 200.0) == {}
+
+
+def test_bad_input(what: injected.Injection, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="range of the fit"):
+        replace(what, mass=9000.0)
+    with pytest.raises(InputError, match="luminosity"):
+        replace(what, luminosity=0.0)
+    with pytest.raises(InputError, match="to inject"):
+        what(injection.Task(0, 0, 100.0, 1))
+    with pytest.raises(InputError, match="increasing"):
+        injected.scan(what, [2.0, 1.0], tmp_path)
