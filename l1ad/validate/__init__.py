@@ -25,7 +25,7 @@ from l1ad.io import write_json
 from l1ad.trigger.fixed import Codes
 from l1ad.trigger.nodes import Input
 from l1ad.trigger.program import Trigger
-from l1ad.validate.adversarial import Coverage, adversarial_inputs, random_codes
+from l1ad.validate.adversarial import Coverage, adversarial_inputs, perturbed, random_codes
 from l1ad.validate.compare import Comparison, Divergence, compare, first_divergence
 from l1ad.validate.mutate import Outcome, mutations
 from l1ad.validate.mutate import run as run_mutations
@@ -33,6 +33,8 @@ from l1ad.validate.realisations import REALISATIONS, SLOW, NotApplicable, make
 
 FORMAT = "l1ad-validation"
 FORMAT_VERSION = 1
+#: Events that are made at a time.
+_CHUNK = 1 << 16
 
 EventsLike = Events | npt.NDArray[np.integer[Any]] | str | os.PathLike[str]
 
@@ -44,8 +46,8 @@ class Validation:
     Attributes
     ----------
     trigger_name, trigger_hash : of the trigger.
-    events : golden scores that were compared with, of which `given`, `adversarial` and `random` came from the files,
-        the program and the generator.
+    events : golden scores that were compared with: `given` from the files, `perturbed` from them with features
+        exchanged and moved, `adversarial` made from the program, `random` codes over the full words.
     comparisons : one a realisation.
     coverage : what the adversarial events reach.
     mutations : outcomes, or None if none were made.
@@ -55,6 +57,7 @@ class Validation:
     trigger_hash: str
     events: int
     given: int
+    perturbed: int
     adversarial: int
     random: int
     comparisons: tuple[Comparison, ...]
@@ -100,6 +103,7 @@ class Validation:
             "events": {
                 "total": self.events,
                 "given": self.given,
+                "perturbed": self.perturbed,
                 "adversarial": self.adversarial,
                 "random": self.random,
             },
@@ -123,6 +127,7 @@ def validate(
     workers: int | None = None,
     write: bool = True,
     note: Callable[[str], None] = lambda _: None,
+    compared: Callable[[Comparison], None] = lambda _: None,
 ) -> Validation:
     """Compare realisations with the golden program.
 
@@ -130,8 +135,8 @@ def validate(
     ----------
     target : a run folder, a trigger file or a `Trigger`. A run folder gets ``validation.json``, its projects and its
         trained model are used.
-    events : files, `Events` or hardware codes to compare on, besides adversarial ones; what is missing to `n` is random
-        codes over the full words.
+    events : files, `Events` or hardware codes to compare on, besides adversarial ones. What is missing to `n` is half
+        made of them, by exchanging and moving features, and half random codes over the full words.
     n : events in all, adversarial ones included (there are never fewer than those).
     n_rtl : of them for simulations clock by clock.
     realisations : names of `REALISATIONS`, or objects that score; by default all names.
@@ -139,6 +144,7 @@ def validate(
     seed : of the random events.
     workers : processes of those realisations that use several.
     note : is told what is being done.
+    compared : is given each row of the table as soon as it is known.
 
     Raises
     ------
@@ -160,9 +166,17 @@ def validate(
     hurt = adversarial_inputs(program, rng)
     given = _given(trigger, events, max(n - len(hurt.inputs), 0))
     missing = max(n - len(hurt.inputs) - len(given), 0)
-    inputs = np.concatenate([hurt.inputs, given, random_codes(first.low, first.high, rng, missing)])
-    # Simulations see the first events: a fair share of each kind.
+    n_near = missing // 2 if len(given) else 0
     n_hurt = len(hurt.inputs)
+    # Words fit in 32 bits: half the memory of a million crossings of hundreds of words.
+    inputs = np.empty((n_hurt + len(given) + missing, first.size), dtype=np.int32)
+    inputs[:n_hurt], inputs[n_hurt : n_hurt + len(given)] = hurt.inputs, given
+    for begin in range(n_hurt + len(given), len(inputs), _CHUNK):
+        end = min(begin + _CHUNK, len(inputs))
+        near = min(max(n_hurt + len(given) + n_near - begin, 0), end - begin)
+        inputs[begin : begin + near] = perturbed(given, first.low, first.high, rng, near)
+        inputs[begin + near : end] = random_codes(first.low, first.high, rng, end - begin - near)
+    # Simulations see the first events: a fair share of each kind.
     inputs[n_hurt:] = inputs[n_hurt:][rng.permutation(len(inputs) - n_hurt)]
     note(f"golden scores of {len(inputs):,} events")
     golden = trigger.score(inputs, golden=True)
@@ -170,6 +184,7 @@ def validate(
     with tempfile.TemporaryDirectory(prefix="l1ad-validate-") as scratch:
         for item in wanted:
             rows.append(_row(trigger, item, inputs, golden, n_rtl, run_dir, Path(scratch), workers, note))
+            compared(rows[-1])
     outcomes = None
     if mutate:
         note("mutations")
@@ -179,8 +194,9 @@ def validate(
         trigger.hash,
         len(inputs),
         len(given),
+        n_near,
         n_hurt,
-        missing,
+        missing - n_near,
         tuple(rows),
         hurt.coverage,
         outcomes,

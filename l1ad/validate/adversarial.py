@@ -7,7 +7,6 @@ could be reached.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from l1ad.trigger.fixed import Codes, FixedType
 from l1ad.trigger.nodes import Dense, Input, Interval, Node, Scale
 from l1ad.trigger.program import Program
+from l1ad.validate.ascent import Target, ascend, exact_values
 
 Inputs = npt.NDArray[np.int64]
 
@@ -77,6 +77,7 @@ def adversarial_inputs(
     for _ in range(rounds):
         candidates = _mutate(np.concatenate([archive.events(), candidates[:512]]), pool, low, high, rng, 4096)
         archive.look(candidates)
+    archive.look(ascend(program, archive.targets(), rng))
     archive.look(_climb(program, archive, words(program)))
     found = archive.events()
     return Adversarial(np.unique(np.concatenate([*fixed, found]), axis=0), archive.coverage())
@@ -136,6 +137,14 @@ def random_codes(low: Codes, high: Codes, rng: np.random.Generator, n: int) -> I
     soft = codes[n // 2 :]
     codes[n // 2 :] = np.clip(np.where(soft >= 0, soft >> shift, -(-soft >> shift)), low, high)
     return codes
+
+
+def perturbed(events: Inputs, low: Codes, high: Codes, rng: np.random.Generator, n: int) -> Inputs:
+    """Crossings near given ones: drawn with repetition, some words of another crossing, some random or a code further.
+
+    They are no sample of any physics, only more words of the kind that the detector sends.
+    """
+    return _mutate(events, events, low, high, rng, n) if n else np.empty((0, len(low)), dtype=np.int64)
 
 
 def _scale_tables(program: Program) -> tuple[Scale, list[Codes], list[tuple[Codes, int]]] | None:
@@ -294,6 +303,12 @@ class _Archive:
                         result.append((node.name, int(i), kind == "above"))
         return result
 
+    def targets(self, *, most: int = 160) -> list[Target]:
+        """Where slopes are followed: both ends of the score, and the overflows that no event has reached."""
+        score = [Target(self.program.score, 0, upward) for upward in (True, False)]
+        rest = [Target(*end) for end in self.open_ends() if end[0] != self.program.score]
+        return [*score, *rest[:most]]
+
     def events(self) -> Inputs:
         """What was kept."""
         rows = [row for kept in self.kept.values() for row in kept] + [row for _, row in self.ends.values()]
@@ -309,12 +324,6 @@ class _Archive:
                 if (possible | reached).any():
                     result.append(Coverage(node.name, kind, int(reached.sum()), int((possible | reached).sum())))
         return tuple(result)
-
-
-def exact_values(program: Program, node: Node, values: Mapping[str, Codes]) -> tuple[Codes, int]:
-    """Codes of a node before its cast, and their grid."""
-    fractions = tuple(program.node(name).type.fraction for name in node.inputs)
-    return node.exact(*(values[name] for name in node.inputs), fractions=fractions)
 
 
 def _exact_type(program: Program, node: Node) -> bool:

@@ -31,8 +31,9 @@ from l1ad.trigger.nodes import (
     Take,
 )
 from l1ad.trigger.program import Program
-from l1ad.validate.adversarial import exact_values, words
-from l1ad.validate.bounds import Bounds, tighten
+from l1ad.validate.adversarial import words
+from l1ad.validate.ascent import exact_values
+from l1ad.validate.bounds import Bounds, out_of_reach, tighten
 
 #: Exact codes of an interval that are cast one by one to prove two types alike.
 ENUMERATED = 1 << 22
@@ -287,11 +288,38 @@ class Prover:
                 return _local_reason(self.program, change, before) + how
             if level == "integer programming":
                 # Minutes for a second program: a path that is dead only by these bounds is left to the search.
+                ends = self._out_of_reach(change, before, affected)
+                if ends:
+                    return ends
                 continue
             after = _LEVELS[level](change.program)
             if self.program.score not in _spread(self.program, change, affected, before, after):
                 return f"nothing that depends on it reaches the score: every path is constant or has weight 0{how}"
         return ""
+
+    def _out_of_reach(self, change: Mutation, bounds: Bounds, affected: npt.NDArray[np.bool_]) -> str:
+        """The proof that no input reaches the codes that two types of a node cast differently at their ends."""
+        before, after = self.program.node(change.node), change.program.node(change.node)
+        a, b = before.type, after.type
+        if change.kind not in ("overflow", "width") or (a.fraction, a.rounding) != (b.fraction, b.rounding):
+            return ""
+        drop = bounds.exact[before.name].fraction - a.fraction
+        if drop < 0:
+            return ""
+        # On the grid itself nothing is rounded: up to here, and not a code further, both types hold the same.
+        low, high = max(a.min_code, b.min_code) << drop, min(a.max_code, b.max_code) << drop
+        summed = self.program.node(before.inputs[0]) if isinstance(before, (Quantize, Relu)) else before
+        exact = bounds.exact[summed.name]
+        # The sum that a quantiser reads must come to it as it is.
+        if summed is not before and not (exact.fraction == summed.type.fraction and summed.type.holds(*exact.span)):
+            return ""
+        for i in np.flatnonzero(affected):
+            for beyond, end, upward in ((exact.high[i] > high, high + 1, True), (exact.low[i] < low, low - 1, False)):
+                # What is below zero a rectifier does not see.
+                seen = upward or not isinstance(before, Relu)
+                if beyond and seen and not out_of_reach(self.program, bounds, summed.name, int(i), end, upward=upward):
+                    return ""
+        return f"no input drives it beyond {low} to {high}, where both cast alike (infeasible by integer programming)"
 
 
 def _plain(program: Program) -> Bounds:
