@@ -21,6 +21,7 @@ from pathlib import Path
 from l1ad.search.bundled import write_compact
 from l1ad.search.jets import concatenate
 from l1ad.search.simulate import (
+    FAST,
     GeneratorCuts,
     Recipe,
     Sample,
@@ -62,9 +63,10 @@ def bundled_parts(n_qcd: int, n_sideband: int, n_signal: int) -> list[Part]:
 def benchmark_parts(n_qcd: int, n_signal: int) -> list[Part]:
     """3.3-3.7 TeV with 200 GeV on each side, as in the LHC Olympics (arXiv:2101.08320)."""
     selection = Selection(m_jj_min=3100.0, m_jj_max=3900.0)
+    resonance = signal("x_yy_4q", 3500.0, y=500.0, y2=100.0)
     return [
-        Part("qcd", qcd(selection), n_qcd),
-        Part("x_yy_4q_3500_500_100", Recipe(signal("x_yy_4q", 3500.0, y=500.0, y2=100.0), selection), n_signal),
+        Part("qcd", qcd(selection, extra=FAST), n_qcd),
+        Part("x_yy_4q_3500_500_100", Recipe(resonance, selection, extra=FAST), n_signal),
     ]
 
 

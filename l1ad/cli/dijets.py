@@ -22,7 +22,7 @@ def simulate_command(
     sideband: Annotated[
         bool, typer.Option("--sideband", help="2.0 < |delta eta| < 2.5 instead of the signal region.")
     ] = False,
-    full: Annotated[bool, typer.Option("--full", help="With the underlying event and full showers: slower.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="With the underlying event: slower.")] = False,
     workers: Annotated[int, typer.Option(min=1, help="Processes to use.")] = 1,
     work: Annotated[
         Path | None, typer.Option(help="Folder for the pieces: a run that was interrupted goes on from them.")
@@ -33,7 +33,7 @@ def simulate_command(
     Example: l1ad search simulate --process x_yy_4q --mass 3000 --daughter y=170 --daughter y2=400 --n 2000 --out x.h5
     """
     from l1ad.errors import InputError
-    from l1ad.search.simulate import FAST, SIGNALS, Recipe, Selection, qcd, signal, simulate
+    from l1ad.search.simulate import NO_UNDERLYING_EVENT, SIGNALS, Recipe, Selection, qcd, signal, simulate
 
     if process == "list":
         typer.echo(f"{'qcd':10s} QCD dijets")
@@ -47,7 +47,7 @@ def simulate_command(
     selection = Selection(m_jj_min=m_jj_min, m_jj_max=m_jj_max)
     if sideband:
         selection = selection.sideband()
-    extra = () if full else FAST
+    extra = () if full else NO_UNDERLYING_EVENT
     if process == "qcd":
         if mass is not None or masses_given:
             raise InputError("command line", "--mass or --daughter", "with qcd", "only with a signal")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from l1ad.errors import InputError
+from l1ad.events.simulate.processes import Process
 from l1ad.search import simulate as sim
 from l1ad.search.jets import invariant_mass, read
 
@@ -29,11 +30,16 @@ CASES = [
 ]
 
 
+def small(process: Process, block: int = N) -> Process:
+    """Generated in small portions: these tests need few events."""
+    return replace(process, block=block)
+
+
 @pytest.fixture(scope="module")
 def qcd_sample() -> sim.Sample:
     """QCD with generator cuts twice as far from the selection as usual."""
     selection = sim.Selection(m_jj_min=2000.0)
-    recipe = sim.qcd(selection, cuts=sim.GeneratorCuts.around(selection, looser=1.5))
+    recipe = sim.qcd(selection, process=small(sim.QCD, 100), cuts=sim.GeneratorCuts.around(selection, looser=1.5))
     return sim.simulate(recipe, 200, seed=5)
 
 
@@ -41,7 +47,7 @@ def qcd_sample() -> sim.Sample:
 def test_signals_peak_at_their_masses(
     name: str, mass: float, daughters: dict[str, float], jets: tuple[float, float | None], has_b: bool
 ) -> None:
-    sample = sim.simulate(sim.Recipe(sim.signal(name, mass, **daughters)), N, seed=3)
+    sample = sim.simulate(sim.Recipe(small(sim.signal(name, mass, **daughters))), N, seed=3)
     events = sample.dijets.heavier_first()
     assert len(events) == N
     np.testing.assert_allclose(sample.partons.m_hat, mass, rtol=0.03)
@@ -64,7 +70,7 @@ def test_more_prongs_fill_higher_subjettiness() -> None:
     ratio = {}
     for name, feature in (("x_yy_4q", "tau21"), ("y_hh_4t", "tau21"), ("y_hh_4t", "tau43")):
         masses = {"y": 400.0, "y2": 400.0} if name == "x_yy_4q" else {"h": 400.0}
-        events = sim.simulate(sim.Recipe(sim.signal(name, 3000.0, **masses)), N, seed=4).dijets
+        events = sim.simulate(sim.Recipe(small(sim.signal(name, 3000.0, **masses))), N, seed=4).dijets
         ratio[name, feature] = np.median(events.feature(feature))
     assert ratio["x_yy_4q", "tau21"] < 0.35
     assert ratio["y_hh_4t", "tau21"] > 0.45
@@ -127,15 +133,14 @@ def test_the_parton_dijet_is_close_to_the_final_one(qcd_sample: sim.Sample) -> N
 
 
 def test_sideband_in_delta_eta() -> None:
-    recipe = sim.qcd(sim.Selection(m_jj_min=1500.0).sideband())
+    recipe = sim.qcd(sim.Selection(m_jj_min=1500.0).sideband(), process=small(sim.QCD))
     events = sim.simulate(recipe, 40, seed=6).dijets
     assert np.all(events.in_sideband())
     assert not events.in_signal_region().any()
 
 
 def test_pieces_do_not_depend_on_workers_and_are_taken_up_again(tmp_path: Path) -> None:
-    process = replace(sim.QCD, block=10)
-    recipe = sim.qcd(sim.Selection(m_jj_min=2000.0), process=process)
+    recipe = sim.qcd(sim.Selection(m_jj_min=2000.0), process=small(sim.QCD, 10))
     one = sim.simulate(recipe, 25, seed=7, folder=tmp_path / "one")
     two = sim.simulate(recipe, 25, seed=7, workers=2, folder=tmp_path / "two")
     for name in ("jets", "m_jj", "constituents"):
