@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import beta, binom, binomtest
 
 from l1ad.errors import InputError
 from l1ad.rates.intervals import (
     LEVEL_68,
     LEVEL_95,
     Counts,
+    IntervalMethod,
     block_counts,
     check_interval_method,
     clopper_pearson,
@@ -104,6 +105,21 @@ def test_nothing_seen_of_heavy_events_allows_what_a_poisson_variable_of_their_we
     narrow, wide = (fraction_interval(Counts(30, 1e6), LEVEL_68, unseen=u) for u in (None, 4e-6))
     assert wide.low == narrow.low
     assert wide.high > narrow.high
+
+
+@pytest.mark.parametrize(("method", "fewest"), [("clopper-pearson", 38), ("mid-p", 10)])
+def test_from_how_many_events_on_the_68_percent_interval_covers_66_to_72(method: IntervalMethod, fewest: int) -> None:
+    """Closed form: without ties the true share at the threshold below k of n scores is Beta(k + 1, n - k)."""
+    n = 100_000
+
+    def coverage(k: int) -> float:
+        low, high = fraction_interval(Counts(k, n), LEVEL_68, method=method)
+        return float(np.diff(beta(k + 1, n - k).cdf([low, high]))[0])
+
+    covered = {k: coverage(k) for k in (*range(10, 60), 100, 300, 1000)}
+    assert min(k for k, value in covered.items() if value <= 0.72) == fewest
+    assert min(covered.values()) >= LEVEL_68 - 1e-9
+    assert list(covered.values()) == sorted(covered.values(), reverse=True)
 
 
 def test_methods_that_do_not_exist() -> None:
