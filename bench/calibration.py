@@ -100,9 +100,9 @@ def main() -> None:
             f"{n / 1e6:g} M {unit}: {n / measured[2].rate:.2f} s on one core (wanted below {LIMITS['seconds']:g} s), "
             f"{measured[2].rate / measured[0].rate:.1f} times numpy.quantile with one thread and "
             f"{measured[-1].rate / measured[0].rate:.1f} times with {threads} (wanted "
-            f"{LIMITS['times numpy.quantile']:g}); processor time {mine:.2f} s against {peer:.2f} s, {peer / mine:.1f} times; "
-            f"numpy.max, which only reads them, {once:.2f} s; peak memory beside the scores {memory:.0f} MB (wanted at most "
-            f"{LIMITS['megabytes']:g}) against {extra[unit]['peak_mb_numpy']:.0f} MB"
+            f"{LIMITS['times numpy.quantile']:g}); processor time {mine:.2f} s against {peer:.2f} s, "
+            f"{peer / mine:.1f} times; numpy.max, which only reads them, {once:.2f} s; peak memory beside the scores "
+            f"{memory:.0f} MB (wanted at most {LIMITS['megabytes']:g}) against {extra[unit]['peak_mb_numpy']:.0f} MB"
         )
         if name == FALLING and bits == 64:
             thresholds = ours(scores)
