@@ -48,8 +48,8 @@ class VaeSection(Section):
 
     particles: Count = 100
     latent: Count = 12
-    beta: Annotated[float, Field(ge=0)] = 0.1
-    combine: Literal["min", "max", "sum"] = "min"
+    beta: Annotated[float, Field(ge=0)] = 0.3
+    combine: Literal["min", "max", "sum", "product"] = "product"
     epochs: Count = 40
     patience: Count = 5
     batch_size: Count = 256

@@ -39,7 +39,7 @@ class JetVae:
     particles : constituents that are used, largest pt first.
     latent : dimensions of the latent space.
     beta : weight of the KL divergence against the Chamfer distance.
-    combine : ``min`` asks for two anomalous jets, ``max`` for one, ``sum`` for something between.
+    combine : ``min`` asks for two anomalous jets, ``max`` for one; ``sum`` and ``product`` (logarithm) stand between.
     epochs, patience : most passes over the jets; the pass with the best validation loss is kept, and the training stops
         when `patience` more have not improved it.
     batch_size, learning_rate : of the training (Adam).
@@ -50,8 +50,8 @@ class JetVae:
 
     particles: int = 100
     latent: int = 12
-    beta: float = 0.1
-    combine: Literal["min", "max", "sum"] = "min"
+    beta: float = 0.3
+    combine: Literal["min", "max", "sum", "product"] = "product"
     epochs: int = 40
     patience: int = 5
     batch_size: int = 256
@@ -106,6 +106,8 @@ class JetVae:
     def score(self, features: npt.NDArray[Any]) -> FloatArray:
         """One score an event, shape (n,)."""
         jets = self.jet_scores(features)
+        if self.combine == "product":
+            return np.asarray(np.log(np.maximum(jets, 1e-12)).sum(axis=1))
         reduced = {"min": jets.min(axis=1), "max": jets.max(axis=1), "sum": jets.sum(axis=1)}
         return np.asarray(reduced[self.combine], np.float64)
 

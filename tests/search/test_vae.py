@@ -82,7 +82,8 @@ def test_the_combinations() -> None:
     tagger = replace(SMALL, epochs=1).fit(_jets(rng, 100, 1), rng=rng)
     x = _jets(rng, 30, 1)
     each = tagger.jet_scores(x)
-    for name, expected in (("min", each.min(1)), ("max", each.max(1)), ("sum", each.sum(1))):
+    product = np.log(each).sum(1)
+    for name, expected in (("min", each.min(1)), ("max", each.max(1)), ("sum", each.sum(1)), ("product", product)):
         np.testing.assert_array_equal(replace(tagger, combine=name).score(x), expected)
 
 
