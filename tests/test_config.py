@@ -94,3 +94,22 @@ def test_one_line_names_the_key(change, words):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         RunConfig.read(tmp_path / "absent.yaml")
+
+
+def test_r_z_gets_a_log_variance_that_ends():
+    from l1ad.config import RZ_LOG_VAR
+
+    start = {"name": "x", "data": {"sample": "bundled"}, "model": {"family": "vae"}}
+    assert RunConfig.of(start).model.log_var is None
+    assert RunConfig.of({**start, "score": "kl"}).model.log_var is None
+    assert RunConfig.of({**start, "score": "rz"}).model.log_var == RZ_LOG_VAR
+    by_hand = {
+        **start,
+        "score": "rz",
+        "model": {"family": "cnn_vae", "conv": [{"filters": 2}], "log_var": "quantized_bits(6,2)"},
+    }
+    assert RunConfig.of(by_hand).model.log_var == "quantized_bits(6,2)"
+    with pytest.raises(ConfigError, match=r"model\.log_var"):
+        RunConfig.of({**start, "model": {"family": "vae", "log_var": "quantized_relu(8,4)"}})
+    with pytest.raises(ConfigError, match="score"):
+        RunConfig.of({**start, "model": {"family": "autoencoder"}, "score": "rz"})
