@@ -31,6 +31,7 @@ from l1ad.search.config import SearchConfig
 from l1ad.search.stats import dijet, lookelsewhere
 
 MASS = 3000.0
+SIGNAL = "x_yy_4q_3000_170_170"
 Figure = tuple[str, bool]
 GAIN = SearchConfig.model_validate(
     {
@@ -49,7 +50,7 @@ def samples(options: argparse.Namespace, *, constituents: bool) -> tuple[jets.Di
     """Background and signal, from files or bundled."""
     if options.events:
         return jets.concatenate([jets.read(p) for p in options.events]), jets.read(options.signal)
-    return bundled_dijets("qcd", constituents=constituents), bundled_dijets("x_yy_4q", constituents=constituents)
+    return bundled_dijets("qcd", constituents=constituents), bundled_dijets(SIGNAL, constituents=constituents)
 
 
 def events_for(background: jets.Dijets, config: SearchConfig, z: float) -> float:
