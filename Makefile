@@ -10,18 +10,18 @@ CONFIG ?= quickstart
 
 .PHONY: run test lint bench docs clean
 
-# What `make run` needs: the package with the tools that simulate its RTL.
+# What `make run` needs: the package with the tools that simulate its RTL, and the clustering of the page.
 $(VENV)/.run: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing l1ad into $(VENV) (a minute or two)"
-	@$(PIP) -e '.[rtl]'
+	@$(PIP) -e '.[rtl,search]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing l1ad, its extras and its test tools into $(VENV)"
-	@$(PIP) -e '.[all,test]'
-	@touch $@ $(VENV)/.run
+	@$(PIP) -e '.[all,test,docs]'
+	@touch $@ $(VENV)/.run $(VENV)/.docs
 
 $(VENV)/.docs: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -40,7 +40,8 @@ bench: $(VENV)/.test
 	$(BIN)/python bench/run_all.py
 
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 SMALLER = ["training.epochs=8", "pruning.begin_epoch=2", "pruning.end_epoch=6", "validation.n=20000",
@@ -20,6 +21,9 @@ def main() -> None:
         for setting in SMALLER:
             command += ["--set", setting]
         subprocess.run(command, check=True)
+        start = time.monotonic()
+        second = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        seconds = time.monotonic() - start
         validation = json.loads((folder / "validation.json").read_text())
         thresholds = json.loads((folder / "thresholds.json").read_text())
         problems = []
@@ -32,7 +36,13 @@ def main() -> None:
             problems.append(f"1 kHz: {one['rates']['total']}")
         if not 1e6 < (folder / "report.html").stat().st_size < 8e6:
             problems.append("report.html: size")
-        checks = 3
+        figures = {path.name for path in (folder / "figures").iterdir()}
+        wanted = {f"{name}.{suffix}" for name in ("rate", "roc", "score", "inputs") for suffix in ("png", "pdf")}
+        if not wanted <= figures:
+            problems.append(f"figures: {sorted(figures)}")
+        if second.count("unchanged, skipped") != 7 or seconds > 15:
+            problems.append(f"second run: {seconds:.0f} s, {second.count('unchanged, skipped')} of 7 steps skipped")
+        checks = 5
         for text in problems:
             sys.stderr.write(f"quickstart: {text}\n")
         sys.stdout.write(f"{checks - len(problems)} passed, {len(problems)} failed\n")
