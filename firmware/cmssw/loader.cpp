@@ -10,6 +10,7 @@
 #include "payload.h"
 
 #include <any>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <dlfcn.h>
@@ -41,6 +42,17 @@ template <class Fixed, std::size_t N> void put_codes(std::vector<int64_t> &row, 
 
 template <class Other> void put_codes(std::vector<int64_t> &, const Other &) {}
 
+// The integer score, and what stands before it: a pair of both, or the output of the network alone.
+template <class First, class Second> void put(std::vector<int64_t> &row, const std::pair<First, Second> &result) {
+    row.push_back(static_cast<int64_t>(result.second.to_double() * 16));
+    put_codes(row, result.first);
+}
+
+template <class Fixed> void put(std::vector<int64_t> &row, const Fixed &result) {
+    row.push_back(static_cast<int64_t>(std::floor(result.to_double() * 16)));
+    row.push_back(code_of(result));
+}
+
 int fail(const std::string &what) {
     std::fprintf(stderr, "loader: %s\n", what.c_str());
     return 1;
@@ -71,8 +83,7 @@ int score(const std::vector<Loaded> &models, std::FILE *in, std::FILE *out) {
             one.model->prepare_input(std::any(static_cast<word_t *>(words)));
             one.model->predict();
             one.model->read_result(std::any(&result));
-            row.push_back(static_cast<int64_t>(result.second.to_double() * 16));
-            put_codes(row, result.first);
+            put(row, result);
         }
         if (std::fwrite(row.data(), sizeof(int64_t), row.size(), out) != row.size())
             return fail("cannot write the results");

@@ -23,8 +23,7 @@ class Emulator : public hls4mlEmulator::Model {
 
     void read_result(std::any result) override {
         payload::result_t *to = std::any_cast<payload::result_t *>(result);
-@FIRST@
-        to->second = score_[0];
+@COPY@
     }
 
   private:

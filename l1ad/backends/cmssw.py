@@ -1,5 +1,8 @@
 """The emulator that CMSSW loads: ``GTADModel_<version>.so`` with the interface of cms-hls4ml/hls4mlEmulatorExtras.
 
+A student on calorimeter regions becomes ``CICADAModel_<version>.so`` (cms-hls4ml/CICADA, v1p1p2 and v2p1p2): an array
+of ``ap_uint<10>`` in, one ``ap_ufixed<16,8,RND_CONV,SAT>`` out.
+
 `convert` writes the sources and a Makefile, `load` comes back to a folder, `CmsswEmulator.score` scores through a
 program that does what CMSSW does, `menu_fragment` writes what a menu must know, `read_menu_fragment` refuses thresholds
 of another model.
@@ -27,7 +30,7 @@ from l1ad.trigger.nodes import Scale
 from l1ad.trigger.program import Program, Trigger
 
 BACKEND = "cmssw"
-Payload = Literal["auto", "latents", "score"]
+Payload = Literal["auto", "latents", "score", "regions"]
 
 #: The score as CMSSW reads it, whatever the type inside: ``std::any`` compares types to the letter.
 SCORE_PAYLOAD = FixedType(18, 14, signed=False)
@@ -44,8 +47,8 @@ class CmsswEmulator:
     ----------
     folder : where its sources and its library are.
     trigger : what it emulates.
-    version : of the model: the library is ``GTADModel_<version>.so``.
-    payload : ``latents`` or ``score``: the first element of the pair that it answers with.
+    version : of the model: the library is ``GTADModel_<version>.so``, or ``CICADAModel_<version>.so``.
+    payload : ``latents`` or ``score``: the first element of the pair that it answers with; or ``regions``.
     ap_types : folder of ap_fixed.h; None for the one that hls4ml ships.
     workers : processes that score; None for one a processor.
     name : of this realisation in tables.
@@ -67,7 +70,7 @@ class CmsswEmulator:
     @property
     def model(self) -> str:
         """Name by which CMSSW loads it."""
-        return f"GTADModel_{self.version}"
+        return _model(self.version, self.payload)
 
     def build(self) -> Path:
         """The library, compiled if it is not up to date, with the loader beside it.
@@ -90,7 +93,7 @@ class CmsswEmulator:
         codes = self._run(inputs)
         result = {self.trigger.program.score: codes[:, :1]}
         latents = self.trigger.program.latents
-        if self.payload == "latents" and latents is not None:
+        if self.payload != "score" and latents is not None:
             result[latents] = codes[:, 1:]
         return result
 
@@ -117,8 +120,9 @@ def convert(
     encoder : not used: the emulator is printed from the program; here so that all back ends are called alike.
     version : of the model, such as ``v4``; by default what follows the last underscore of the trigger's name if that
         is a version, else the name.
-    payload : the first element of the answer: the latent vector (as in v1-v4), the score (as in v5, v6), or ``auto``:
-        the latent vector if the score is made of it, the score for an autoencoder on an embedding.
+    payload : the first element of the answer: the latent vector (as in v1-v4) or the score (as in v5, v6); ``regions``
+        for the interface of CICADA, whose answer is the output of the network; or ``auto``: ``regions`` for a student
+        on calorimeter regions, the latent vector if the score is made of it, else the score.
     ap_types : folder of ap_fixed.h to compile with.
     compile : build the library too.
 
@@ -140,10 +144,14 @@ def convert(
     kind: Payload = payload
     if payload == "auto":
         kind = "latents" if program.latents is not None and trigger.kind in ("mu2", "kl", "rz") else "score"
+        if trigger.kind == "student" and _one_word(program) and program.latents is not None:
+            kind = "regions"
+    if kind == "regions":
+        _check_regions(trigger)
     if kind == "latents" and program.latents is None:
         raise TriggerError(trigger.name, "latents", "none", "a program with a latent vector, or payload='score'")
     project.prepare(folder, trigger, BACKEND)
-    model = f"GTADModel_{label}"
+    model = _model(label, kind)
     native.write_files(folder, sources(program, model, kind))
     _write_golden(folder, trigger, kind)
     write_text(folder / "menu.yaml", menu_fragment(trigger, model))
@@ -206,35 +214,75 @@ def _powers_of_two(values: Codes) -> bool:
 
 
 def _n_first(program: Program, payload: Payload) -> int:
-    return program.node(program.latents).size if payload == "latents" and program.latents is not None else 0
+    return program.node(program.latents).size if payload != "score" and program.latents is not None else 0
+
+
+def _model(version: str, payload: Payload) -> str:
+    return f"{'CICADA' if payload == 'regions' else 'GTAD'}Model_{version}"
+
+
+def _one_word(program: Program) -> bool:
+    """Whether every input is the same unsigned word, as calorimeter regions are."""
+    words = {(word.bits, word.signed) for word in program.layout.input_words}
+    return len(words) == 1 and not next(iter(words))[1]
+
+
+def _check_regions(trigger: Trigger) -> None:
+    """Raises
+    ------
+    TriggerError
+        If the inputs are not words of one kind, or the score is not what the one output of the network is, in 1/16.
+    """
+    program = trigger.program
+    if not _one_word(program):
+        raise TriggerError(trigger.name, "payload regions", f"layout {program.layout.name}", "words of one kind")
+    if program.latents is None or program.node(program.latents).size != 1:
+        raise TriggerError(trigger.name, "payload regions", "no single output", "a network with one output")
+    values = program.evaluate(project.golden_vectors(program, _GOLDEN_EVENTS))
+    output, score = program.node(program.latents).type, program.node(program.score).type
+    expected = np.floor(np.ldexp(output.to_float(values[program.latents]), SCORE_FRACTION))
+    if not np.array_equal(expected, values[program.score]):
+        raise TriggerError(
+            trigger.name, "payload regions", f"a score of {score}", f"the output of {output}, cut to 1/16"
+        )
+
+
+def _words(program: Program, payload: Payload) -> tuple[str, npt.NDArray[np.float64]]:
+    """The C++ type of the words that CMSSW fills, and the value (inputs,) of one hardware code of each."""
+    if payload == "regions":
+        return f"ap_uint<{program.layout.input_words[0].bits}>", np.ones(program.nodes[0].size)
+    word, units = payload_words(program)
+    return word.cpp(), units
 
 
 def sources(program: Program, model: str, payload: Payload) -> dict[str, str]:
     """The texts of the emulator, by file name."""
     namespace = f"{model}_{program.hash[:12]}"
     code = cpp.print_program(program, namespace=namespace)
-    word, units = payload_words(program)
+    word, units = _words(program, payload)
     first_node, latents = program.nodes[0], program.latents
     members = [(first_node.name, "input_"), (program.score, "score_")]
     if latents is not None and latents != program.score:
         members.insert(1, (latents, "latents_"))
     declarations = [f"    {code.names[name]}_t {member}[{program.node(name).size}];" for name, member in members]
+    result = f"std::pair<{RESULT_PAYLOAD.cpp()}, {SCORE_PAYLOAD.cpp()}>"
+    copy = "        to->first = score_[0];\n        to->second = score_[0];"
     if payload == "latents" and latents is not None:
         node = program.node(latents)
-        first, copy = f"std::array<{node.type.cpp()}, {node.size}>", f"        for (int i = 0; i < {node.size}; i++)\n"
-        copy += "            to->first[i] = latents_[i];"
-    else:
-        first, copy = RESULT_PAYLOAD.cpp(), "        to->first = score_[0];"
+        result = f"std::pair<std::array<{node.type.cpp()}, {node.size}>, {SCORE_PAYLOAD.cpp()}>"
+        copy = f"        for (int i = 0; i < {node.size}; i++)\n            to->first[i] = latents_[i];\n"
+        copy += "        to->second = score_[0];"
+    elif payload == "regions" and latents is not None:
+        # The first element of an array: a student has one output.
+        result, copy = program.node(latents).type.cpp(), "        to[0] = latents_[0];"
     header = templates.render(
         "cmssw/payload.h",
         model=model,
         guard=f"L1AD_{namespace.upper()}_PAYLOAD_H",
         namespace=namespace,
-        word=word.cpp(),
-        first=first,
-        second=SCORE_PAYLOAD.cpp(),
+        word=word,
+        result=result,
         inputs=first_node.size,
-        count=_n_first(program, payload),
         units=", ".join(f"{unit:g}" for unit in units),
     )
     source = templates.render(
@@ -244,7 +292,7 @@ def sources(program: Program, model: str, payload: Payload) -> dict[str, str]:
         namespace=namespace,
         input=code.names[first_node.name],
         arguments=", ".join(member for _, member in members),
-        first=copy,
+        copy=copy,
         members="\n".join(declarations),
     )
     return {
@@ -264,7 +312,7 @@ def _write_golden(folder: Path, trigger: Trigger, payload: Payload) -> None:
     inputs = project.golden_vectors(program, _GOLDEN_EVENTS)
     values = program.evaluate(inputs)
     columns = [values[program.score]]
-    if payload == "latents" and program.latents is not None:
+    if payload != "score" and program.latents is not None:
         columns.append(values[program.latents])
     with atomic_path(folder / "golden.codes") as path:
         inputs.astype("<i4").tofile(path)
@@ -318,7 +366,7 @@ def score_together(
     InputError
         If the models do not take the same payloads.
     """
-    payloads = {(str(payload_words(e.trigger.program)[0]), _payload_type(e)) for e in emulators}
+    payloads = {(_words(e.trigger.program, e.payload)[0], _payload_type(e)) for e in emulators}
     if len(payloads) != 1:
         raise InputError("cmssw", "payloads", sorted(map(str, payloads)), "the same for all models of one loader")
     libraries = [e.build().resolve() for e in emulators]
@@ -330,7 +378,7 @@ def score_together(
 
 def _payload_type(emulator: CmsswEmulator) -> str:
     program = emulator.trigger.program
-    if emulator.payload == "latents" and program.latents is not None:
+    if emulator.payload != "score" and program.latents is not None:
         node = program.node(program.latents)
         return f"{node.size} x {node.type}, {program.nodes[0].size} inputs"
     return f"{RESULT_PAYLOAD}, {program.nodes[0].size} inputs"

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from l1ad.backends import cpp, native, project, templates, timing
 from l1ad.backends.hls_network import convert_network, print_glue
 from l1ad.backends.hls_options import HlsOptions, read_options, thresholds
-from l1ad.backends.hls_ports import Ports, make_ports
+from l1ad.backends.hls_ports import Ports, choose_wrapper, make_ports
 from l1ad.errors import InputError
 from l1ad.io import write_text
 from l1ad.trigger.fixed import Codes
@@ -157,8 +157,8 @@ def convert(
     TriggerError
         If the program has no such form, or the encoder is not the one of the trigger.
     """
-    settings = read_options(options)
     program, folder = trigger.program, Path(out_dir)
+    settings = choose_wrapper(read_options(options), program.layout)
     estimate = timing.estimate(program, settings.part, clock_ns=settings.clock_ns, clocks=settings.latency_clocks)
     if estimate.verdict == "out of reach" and not ignore_estimate:
         found = f"about {estimate.logic_ns:.0f} ns of logic in {estimate.levels} levels (estimate)"

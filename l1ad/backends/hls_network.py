@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,16 +64,17 @@ def convert_network(
     TriggerError
         If the encoder is not the one of the trigger, or hls4ml fails.
     """
-    from l1ad.backends.hls_lint import lint
     from l1ad.model.keras import import_tf, load_model
+    from l1ad.model.lint import lint
 
     import_tf()
     model = load_model(encoder) if isinstance(encoder, (str, os.PathLike)) else encoder
     findings = lint(model)
     if findings:
         more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-        raise InputError("encoder", f"layer {findings[0].layer}", findings[0].found, f"{findings[0].mend}{more}")
-    model, cut = match(trigger, model, outputs)
+        expected = f"{findings[0].mend}{more}; or the network printed from the program (--network printed)"
+        raise InputError("encoder", f"layer {findings[0].layer}", findings[0].problem, expected)
+    model, cut = match(trigger, pools_as_convolutions(model), outputs)
     with tempfile.TemporaryDirectory(prefix="l1ad-") as scratch:
         files = _run_hls4ml(model, Path(scratch) / "project", options, f"net_{trigger.hash[:12]}")
     arguments = _arguments(files["network.h"])
@@ -136,10 +138,49 @@ def _same(kind: FixedType, codes: Codes, values: npt.NDArray[np.float64]) -> boo
     return float(np.mean(kind.to_float(codes) == values)) > 0.98
 
 
+def pools_as_convolutions(model: Any) -> Any:
+    """The model with each average pooling as the convolution that it is: hls4ml has no handler for QAveragePooling2D.
+
+    A pooling is the sum of a window times a quantised factor (see `l1ad.trigger.freeze`): a kernel with that factor
+    where input and output channel are the same, and zero elsewhere. The values are the same to the bit.
+    """
+    if not any(type(layer).__name__ == "QAveragePooling2D" for layer in model.layers):
+        return model
+    from l1ad.model.keras import import_tf
+    from l1ad.model.quantizers import from_qkeras, to_qkeras
+
+    modules = import_tf()
+    kernels: dict[str, npt.NDArray[np.float32]] = {}
+
+    def rewrite(layer: Any) -> Any:
+        if type(layer).__name__ != "QAveragePooling2D":
+            return type(layer).from_config(layer.get_config())
+        quantizer = from_qkeras(layer.average_quantizer_internal, where=layer.name)
+        channels, window = int(layer.input.shape[-1]), tuple(layer.pool_size)
+        kernel = np.zeros((*window, channels, channels), dtype=np.float32)
+        kernel[..., np.arange(channels), np.arange(channels)] = float(quantizer(1.0 / np.prod(window)))
+        kernels[layer.name] = kernel
+        return modules.qkeras.QConv2D(
+            channels,
+            window,
+            strides=tuple(layer.strides),
+            padding=layer.padding,
+            use_bias=False,
+            kernel_quantizer=to_qkeras(quantizer),
+            name=layer.name,
+        )
+
+    with warnings.catch_warnings():
+        # QKeras serialises its quantisers as what they are not; nothing is lost.
+        warnings.simplefilter("ignore", UserWarning)
+        result = modules.keras.models.clone_model(model, clone_function=rewrite)
+    for layer in result.layers:
+        layer.set_weights([kernels[layer.name]] if layer.name in kernels else model.get_layer(layer.name).get_weights())
+    return result
+
+
 def _run_hls4ml(model: Any, folder: Path, options: HlsOptions, namespace: str) -> dict[str, str]:
     """Convert with hls4ml and return its firmware, made part of a larger design: relative path to text."""
-    import warnings
-
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()) as said, keras_is_tf_keras():
         warnings.simplefilter("ignore")
         import hls4ml

@@ -11,7 +11,7 @@ from l1ad.backends import cpp
 from l1ad.errors import InputError
 from l1ad.trigger.program import Trigger
 
-Wrapper = Literal["ugt", "words", "ap_none"]
+Wrapper = Literal["auto", "ugt", "words", "ap_none"]
 HlsBackend = Literal["Vitis", "Vivado"]
 
 
@@ -23,7 +23,8 @@ class HlsOptions:
     ----------
     backend : of hls4ml, ``Vitis`` or ``Vivado``.
     wrapper : ``ugt`` (the port list of the uGT board), ``words`` (one word an input: pt in GeV, angles in hardware
-        codes) or ``ap_none`` (one port a feature, no handshake, as in an L1Topo board).
+        codes), ``ap_none`` (one port a feature, no handshake, as in an L1Topo board), or ``auto``: ``ugt`` for the
+        objects of that board, ``ap_none`` for others.
     top : name of the top function.
     part : FPGA.
     clock_ns : clock period.
@@ -36,7 +37,7 @@ class HlsOptions:
     """
 
     backend: HlsBackend = "Vitis"
-    wrapper: Wrapper = "ugt"
+    wrapper: Wrapper = "auto"
     top: str = "anomaly_trigger"
     part: str = "xc7vx690tffg1927-2"
     clock_ns: float = 25.0

@@ -7,7 +7,7 @@ noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from l1ad.backends import cmssw
 from l1ad.backends.hls_options import HlsOptions, thresholds
@@ -67,6 +67,14 @@ def make_ports(program: Program, options: HlsOptions, trigger: Trigger) -> Ports
         pragmas.append(f"#pragma HLS INTERFACE {mode} port=decisions")
     pragmas.append(f"#pragma HLS INTERFACE {'ap_ctrl_none' if plain else 'ap_ctrl_hs'} port=return")
     return Ports(tuple(parameters), tuple(pragmas), inner.unpack, inner.pack, tuple(arguments))
+
+
+def choose_wrapper(options: HlsOptions, layout: ObjectLayout) -> HlsOptions:
+    """The options with the wrapper that ``auto`` stands for."""
+    if options.wrapper != "auto":
+        return options
+    board = {group.name for group in layout.groups} == set(_UGT_PORTS)
+    return replace(options, wrapper="ugt" if board else "ap_none")
 
 
 def _inputs(layout: ObjectLayout) -> Iterator[tuple[int, str, int, str, int, bool]]:

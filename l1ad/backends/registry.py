@@ -27,6 +27,9 @@ BACKENDS = {
     "cmssw": Backend("l1ad.backends.cmssw", "emulator library for CMSSW", False),
 }
 
+#: Whose network an HLS project has.
+NETWORKS = ("auto", "hls4ml", "printed")
+
 
 def backend_function(name: str, function: str) -> Callable[..., Any]:
     """``convert`` or ``load`` of a back end, imported when it is asked for.
@@ -50,25 +53,33 @@ def convert(
     out_dir: str | os.PathLike[str],
     *,
     run_dir: str | os.PathLike[str] | None = None,
+    network: str = "auto",
     **device: Any,
 ) -> Any:
     """Write the project of one back end.
 
     Parameters
     ----------
-    run_dir : folder of the trained model, from which the back end that wants the Keras encoder takes it; without it the
-        network is printed from the program.
+    run_dir : folder of the trained model, from which the back end that wants the Keras encoder takes it.
+    network : whose network an HLS project has: ``hls4ml`` (from the trained model), ``printed`` (from the program, like
+        the rest of the trigger), or ``auto``: hls4ml's if there is a trained model.
     device : part, clock_ns, latency_clocks, for those back ends that have a device.
 
     Raises
     ------
     L1adError
-        What the back end raises.
+        What the back end raises; `InputError` if hls4ml's network is asked for and there is no trained model.
     """
+    if network not in NETWORKS:
+        raise InputError("convert", "network", network, ", ".join(NETWORKS))
     encoder = None
-    if name == "hls4ml" and run_dir is not None and (Path(run_dir) / "model.h5").is_file():
-        from l1ad.model import load_encoder
+    if name == "hls4ml" and network != "printed":
+        if run_dir is not None and (Path(run_dir) / "model.h5").is_file():
+            from l1ad.model import load_encoder
 
-        encoder = load_encoder(run_dir)
+            encoder = load_encoder(run_dir)
+        elif network == "hls4ml":
+            found = "no trained model" if run_dir is None else f"no {Path(run_dir) / 'model.h5'}"
+            raise InputError("convert", "network", f"hls4ml, and {found}", "a run folder, or network printed")
     options = device if name in BACKENDS and BACKENDS[name].device else {}
     return backend_function(name, "convert")(trigger, encoder, out_dir, **options)

@@ -1,6 +1,6 @@
 """Open synthesis: what Yosys makes of the Verilog of a project, in look-up tables, flip-flops, DSPs and carry cells.
 
-`synthesise(project)` for the counts, `table` to show them beside alkaid's estimate. Neither is a placed figure: the
+`synthesise(project)` for the counts, `write_table` keeps them beside alkaid's estimate. Neither is a placed figure: the
 placer packs two small tables into one and removes others, so that it reports fewer.
 """
 
@@ -13,14 +13,18 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from l1ad.backends.native import BuildError, run_logged
 from l1ad.backends.rtl import RtlProject
 from l1ad.errors import InputError, require
+from l1ad.io import write_json
 
 #: Yosys families by what the name of a part begins with.
 FAMILIES = {"xc7": "xc7", "xcku": "xcu", "xcvu": "xcu", "xczu": "xcup", "xcu": "xcup", "xck2": "xcup"}
+#: Where the figures of a project are written, in its folder.
+RESOURCES = "resources.json"
 _SCRIPT = """
 import sys
 from pyosys import libyosys
@@ -208,11 +212,11 @@ def version() -> str:
 
 
 def table(project: RtlProject, synthesis: Synthesis | None) -> list[dict[str, object]]:
-    """alkaid's estimate and the count of open synthesis, each with its provenance."""
-    cost = project.cost
+    """alkaid's estimate and the count of open synthesis, each with its provenance and the clocks of the design."""
+    cost, clocks = project.cost, project.options.latency_clocks
     rows: list[dict[str, object]] = [
         {
-            "name": "alkaid 0.8.2",
+            "name": f"alkaid {metadata.version('alkaid')}",
             "provenance": cost.provenance,
             "lut": round(cost.lut),
             "ff": cost.ff,
@@ -221,7 +225,14 @@ def table(project: RtlProject, synthesis: Synthesis | None) -> list[dict[str, ob
             "delay_ns": cost.delay_ns,
         }
     ]
-    return rows + ([synthesis.row()] if synthesis else [])
+    return [{**row, "latency": clocks, "ii": 1} for row in rows + ([synthesis.row()] if synthesis else [])]
+
+
+def write_table(project: RtlProject, synthesis: Synthesis | None) -> list[dict[str, object]]:
+    """Write ``resources.json`` into the project and return its rows: what the design is expected to cost, and why."""
+    rows = table(project, synthesis)
+    write_json(project.folder / RESOURCES, rows)
+    return rows
 
 
 def equivalent(left: Sequence[Path], right: Sequence[Path], tops: tuple[str, str], *, seconds: int = 240) -> bool:

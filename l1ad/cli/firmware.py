@@ -39,7 +39,11 @@ def convert(
     latency_clocks: Annotated[Optional[int], typer.Option(help="Clocks to the score; alkaid: 0 for none.")] = None,
     clock_ns: Annotated[Optional[float], typer.Option(help="Clock period in ns.")] = None,
     flavor: Annotated[Optional[str], typer.Option(help="alkaid: verilog or vhdl.")] = None,
-    wrapper: Annotated[Optional[str], typer.Option(help="hls4ml: ugt, words or ap_none.")] = None,
+    wrapper: Annotated[Optional[str], typer.Option(help="hls4ml: ugt, words or ap_none; auto by the layout.")] = None,
+    network: Annotated[
+        str,
+        typer.Option(help="hls4ml: whose network: hls4ml (of the trained model), printed (from the integers) or auto."),
+    ] = "auto",
     synthesis: Annotated[
         bool, typer.Option("--synthesis", help="alkaid: count LUT, FF and DSP with Yosys (a minute or two).")
     ] = False,
@@ -50,7 +54,6 @@ def convert(
     from l1ad.backends.registry import BACKENDS
     from l1ad.backends.registry import convert as make
     from l1ad.errors import InputError
-    from l1ad.io import write_json
     from l1ad.trigger.program import Trigger
 
     names = list(BACKENDS) if backend == "all" else [backend]
@@ -66,7 +69,7 @@ def convert(
         options = {k: v for k, v in {**device, **only.get(name, {})}.items() if v is not None}
         if BACKENDS[name].device and ignore_estimate:
             options["ignore_estimate"] = True
-        made = make(name, trigger, root / name, run_dir=run_dir, **options)
+        made = make(name, trigger, root / name, run_dir=run_dir, network=network, **options)
         typer.echo(f"{name}: {root / name}")
         estimate = getattr(made, "timing", getattr(made, "estimate", None))
         if estimate is not None:
@@ -75,10 +78,8 @@ def convert(
             from l1ad.backends import synthesis as open_synthesis
 
             counted = open_synthesis.synthesise(made) if synthesis else None
-            rows = open_synthesis.table(made, counted)
-            for row in rows:
+            for row in open_synthesis.write_table(made, counted):
                 typer.echo(f"  LUT {row['lut']}, FF {row['ff']}, DSP {row['dsp']}: {row['provenance']} ({row['name']})")
-            write_json(root / name / "resources.json", rows)
 
 
 def validate(

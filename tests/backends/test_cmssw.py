@@ -11,7 +11,8 @@ import yaml
 
 from l1ad.backends import cmssw, native, project
 from l1ad.errors import InputError, TriggerError
-from l1ad.trigger.build import ProgramBuilder
+from l1ad.events.layout import get_layout
+from l1ad.trigger.build import NodeOps, ProgramBuilder
 from l1ad.trigger.fixed import FixedType
 from l1ad.trigger.program import Trigger
 
@@ -136,16 +137,92 @@ def test_a_score_without_latents(tail, tmp_path) -> None:
     emulator = cmssw.convert(tail, None, tmp_path / "p")
     assert emulator.version == "joint_tail"
     payload = (emulator.folder / "payload.h").read_text()
-    assert "typedef ap_fixed<18,14,AP_RND_CONV,AP_SAT> first_t;" in payload
-    assert "typedef ap_ufixed<18,14> second_t;" in payload
+    assert "typedef std::pair<ap_fixed<18,14,AP_RND_CONV,AP_SAT>, ap_ufixed<18,14>> result_t;" in payload
     events = project.golden_vectors(tail.program, 300)
     assert (cmssw.load(emulator.folder).score(events) == tail.score(events)).all()
     assert list(emulator.trace(events)) == ["score"]
 
 
-def test_payloads_of_other_layouts() -> None:
-    from l1ad.events.layout import get_layout
+def student(seed: int, layout: str = "cms_calo_regions", outputs: int = 1) -> Trigger:
+    """A dense student on the inputs of a layout, as CICADA's."""
+    rng = np.random.default_rng(seed)
+    n = get_layout(layout).n_inputs
+    types = {
+        "input": "ap_fixed<12,10,RND_CONV,SAT>",
+        "weight": "ap_fixed<8,2>",
+        "bias": "ap_fixed<8,4>",
+        "relu": "ap_ufixed<10,6,RND_CONV,SAT>",
+        "result": "ap_ufixed<16,8,RND_CONV,SAT>",
+        "score": "ap_ufixed<18,14,TRN,SAT>",
+    }
+    weights = [rng.integers(-8, 9, (n, 4)), rng.integers(-30, 90, (4, outputs))]
+    biases = [rng.integers(-60, 60, 4), rng.integers(-60, 60, outputs)]
+    scaling = {"offset": np.zeros(n), "shift": np.full(n, 3), "word": "ap_fixed<21,16>"}
+    return Trigger.from_layers(weights, biases, types, scaling, "student", layout=layout, name="cicada_v9")
 
+
+def test_a_student_on_regions_has_the_interface_of_cicada(tmp_path) -> None:
+    # cms-hls4ml/CICADA: ap_uint<10>* in; ap_ufixed<16,8,AP_RND_CONV,AP_SAT>* out; CICADAModel_<version>.so.
+    trigger = student(1)
+    emulator = cmssw.convert(trigger, None, tmp_path / "p")
+    assert (emulator.model, emulator.payload) == ("CICADAModel_v9", "regions")
+    events = project.golden_vectors(trigger.program, 4000)
+    values = trigger.program.evaluate(events)
+    assert (emulator.score(events) == values["score"][:, 0]).all()
+    assert (emulator.trace(events)["result"] == values["result"]).all()
+    assert len(np.unique(values["result"])) > 300
+    assert "L1AD_PAYLOAD" in (emulator.folder / "payload.h").read_text()
+    (tmp_path / "main.cpp").write_text(
+        """
+        #include "emulator.h"
+        #include "ap_fixed.h"
+        #include "ap_int.h"
+        #include <cstdio>
+        #include <dlfcn.h>
+        int main(int, char **argv) {
+            void *library = dlopen(argv[1], RTLD_LAZY | RTLD_LOCAL);
+            if (!library) return 1;
+            auto *model = ((hls4mlEmulator::Model * (*)()) dlsym(library, "create_model"))();
+            ap_uint<10> regions[252]; ap_ufixed<16, 8, AP_RND_CONV, AP_SAT> score[1];
+            std::FILE *in = std::fopen(argv[2], "rb");
+            for (int codes[252]; std::fread(codes, sizeof codes, 1, in) == 1;) {
+                for (int i = 0; i < 252; i++) regions[i] = codes[i];
+                model->prepare_input(regions); model->predict(); model->read_result(score);
+                std::printf("%d\\n", (int) score[0].range(15, 0).to_uint());
+            }
+            return 0;
+        }
+        """
+    )
+    events[:500].astype("<i4").tofile(tmp_path / "codes")
+    include = [native.ap_types(), emulator.folder / "interface"]
+    main = native.compile_program(tmp_path, ["main.cpp"], "main", headers=[], include=include)
+    command = [main, emulator.build(), tmp_path / "codes"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert [int(code) for code in answer] == values["result"][:500, 0].tolist()
+
+
+def test_the_interface_of_cicada_needs_regions_and_one_output(small, tmp_path) -> None:
+    with pytest.raises(TriggerError, match="payload regions: found layout cms_ugt, expected words of one kind"):
+        cmssw.convert(small(1), None, tmp_path, payload="regions")
+    assert cmssw.convert(student(1, "atlas_l1topo"), None, tmp_path / "a").payload == "score"
+    regions = get_layout("cms_calo_regions")
+    builder = ProgramBuilder(regions)
+    two = builder.take(builder.input, [0, 1])
+    total = NodeOps(builder).total([(1.0, two)])
+    trigger = Trigger(builder.program(score=total, latents=two), "pair", "student")
+    with pytest.raises(TriggerError, match="no single output, expected a network with one output"):
+        cmssw.convert(trigger, None, tmp_path / "b")
+    builder = ProgramBuilder(regions)
+    one = builder.take(builder.input, [0])
+    doubled = NodeOps(builder).total([(0.5, one)])
+    trigger = Trigger(builder.program(score=doubled, latents=one), "half", "student")
+    with pytest.raises(TriggerError, match="payload regions: found a score of"):
+        cmssw.convert(trigger, None, tmp_path / "c")
+    assert cmssw.convert(trigger, None, tmp_path / "d", payload="score").model == "GTADModel_half"
+
+
+def test_payloads_of_other_layouts() -> None:
     def words(layout: str) -> tuple[str, set[float]]:
         builder = ProgramBuilder(get_layout(layout))
         score = builder.quantize(builder.take(builder.input, [0]), FixedType(18, 14, False), name="score")
@@ -220,7 +297,8 @@ def test_v4_answers_as_deployed(oracles, v4, tmp_path) -> None:
     payload = (emulator.folder / "payload.h").read_text()
     assert emulator.model == "GTADModel_v4"
     assert "typedef ap_fixed<18,13> word_t;" in payload
-    assert "typedef std::array<ap_fixed<10,7,AP_RND_CONV,AP_SAT>, 8> first_t;" in payload
+    latents = "std::array<ap_fixed<10,7,AP_RND_CONV,AP_SAT>, 8>"
+    assert f"typedef std::pair<{latents}, ap_ufixed<18,14>> result_t;" in payload
     inputs = v4.inputs(data["hw"])
     assert (emulator.score(inputs) == data["score"]).sum() == 20_008
     trace = emulator.trace(inputs)
