@@ -268,6 +268,9 @@ def _jet_samples(view: View, j: int, bins: int) -> Samples:
     x = np.asarray(view["jets"][used, j], np.float64)
     y = label[used].astype(np.int8)
     w = planing_weights(view["plane"][used, j], y, bins=bins)
+    if not (w[y == 1].any() and w[y == 0].any()):
+        found = f"{y.size} events without a common range in window and sidebands"
+        raise InputError("weak supervision", "planed variable", found, "an overlap: more events, or fewer bins")
     return Samples(x, y, w / w.mean())
 
 

@@ -131,6 +131,10 @@ def test_bad_input() -> None:
     table["label"][:] = 1
     with pytest.raises(InputError, match="in sidebands"):
         _cross(table, weak.cwola_hunting(TREES))
+    apart = _events(np.random.default_rng(0), 400, 0)
+    apart["plane"][apart["label"] == 1] += 1e4
+    with pytest.raises(InputError, match="an overlap"):
+        _cross(apart, weak.cwola_hunting(TREES))
     with pytest.raises(InputError, match="planing"):
         weak.planing_weights(np.ones(4), [0, 0, 1, 1])
     with pytest.raises(InputError, match="both"):
