@@ -55,7 +55,8 @@ class DataConfig(Section):
 
     Attributes
     ----------
-    sample : ``bundled`` for the natural zero bias that comes with the package, or nothing if `paths` are given.
+    sample : ``bundled`` for the natural zero bias of the layout that comes with the package, or nothing if `paths` are
+        given.
     paths : files of any supported format.
     layout : the object layout that is expected.
     saturation : ``mask`` zeroes saturated objects as the published training does, ``keep`` leaves them as the firmware

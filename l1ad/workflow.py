@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from l1ad.config import RunConfig
 from l1ad.errors import CheckFailed, InputError, MissingToolError
-from l1ad.events.bundled import bundled, bundled_signals
+from l1ad.events.bundled import bundled, bundled_signals, bundled_zero_bias
 from l1ad.io import read_json, write_json
 from l1ad.runfolder import Done, RunFolder, Step, select_steps
 
@@ -194,7 +194,7 @@ def calibration_files(config: RunConfig) -> tuple[Path, ...]:
     from l1ad.events.readers._files import expand
 
     if config.calibration.zero_bias == "bundled":
-        return (bundled("zero_bias_weighted"),)
+        return (bundled_zero_bias(config.data.layout, weighted=True),)
     return tuple(p for source in config.calibration.zero_bias for p in expand(source))
 
 

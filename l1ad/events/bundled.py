@@ -1,7 +1,8 @@
 """The sample that comes with the package (made by ``scripts/make_sample.py``).
 
 Natural zero bias is for training, the weighted one for rates and thresholds: they share no crossing, so that a
-threshold is never read off events that the network saw.
+threshold is never read off events that the network saw. Layouts of other triggers have a few thousand crossings each:
+to try a configuration with, not to quote from.
 """
 
 from __future__ import annotations
@@ -26,6 +27,26 @@ def bundled(stem: str) -> Path:
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.h5"))) or "nothing is there"
         raise InputError("bundled sample", "name", stem, known)
     return path
+
+
+#: How the files of a layout are called; those of the uGT words have no such part.
+_LAYOUT_PARTS = {"cms_calo_regions": "_regions", "atlas_l1topo": "_l1topo"}
+
+
+def zero_bias_stem(layout: str, *, weighted: bool = False) -> str:
+    """The name of the bundled zero bias of a layout."""
+    return f"zero_bias{_LAYOUT_PARTS.get(layout, '')}{'_weighted' * weighted}"
+
+
+def bundled_zero_bias(layout: str, *, weighted: bool = False) -> Path:
+    """Path of the bundled zero bias of a layout (adc2021 has the words of cms_ugt, and its file).
+
+    Raises
+    ------
+    InputError
+        If it is not there.
+    """
+    return bundled(zero_bias_stem(layout, weighted=weighted))
 
 
 def bundled_signals() -> dict[str, Path]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from l1ad.config import DataConfig, SplitConfig
 from l1ad.errors import InputError
 from l1ad.events import Events, get_layout, open_events
-from l1ad.events.bundled import bundled
+from l1ad.events.bundled import bundled_zero_bias
 from l1ad.events.layout import ObjectLayout
 from l1ad.io import sha256_path
 from l1ad.trigger.scaling import CodeCounts
@@ -168,7 +168,7 @@ def data_files(config: DataConfig) -> list[Path]:
     """
     if config.sample is None:
         return [Path(path) for path in config.paths]
-    return [bundled("zero_bias")]
+    return [bundled_zero_bias(config.layout)]
 
 
 def iterate_events(config: DataConfig) -> Iterator[tuple[Path, tuple[str, ...], Events]]:
