@@ -1,7 +1,7 @@
 """One interface for everything that gives an event an anomaly score.
 
 `Tagger` is what a search asks for; `TriggerTagger` uses a frozen trigger's own integer score offline, as it is;
-`ScoreTagger` wraps any function of the features. numpy in, numpy out.
+`ScoreTagger` wraps any function of the features, `TaggerFit` makes any tagger a k-fold one. numpy in, numpy out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.errors import InputError
+from l1ad.search.folds import Scorer, View
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -110,6 +111,34 @@ class ScoreTagger:
         if scores.shape != (len(features),):
             raise InputError("tagger", "scores", scores.shape, f"({len(features)},)")
         return scores
+
+
+@dataclass(frozen=True)
+class TaggerFit:
+    """A tagger as a `Fit` for `l1ad.search.folds.cross_score`, so that no event is scored by a tagger that saw it.
+
+    It trains on the training rows alone; a tagger that has to choose when to stop divides them itself.
+
+    Attributes
+    ----------
+    tagger : untrained.
+    features, labels, weights : names of the columns; None where the tagger needs none.
+    """
+
+    tagger: Tagger
+    features: str = "features"
+    labels: str | None = None
+    weights: str | None = None
+
+    def __call__(self, train: View, validation: View, rng: np.random.Generator) -> Scorer:  # noqa: ARG002
+        """Train, and score what comes."""
+        trained = self.tagger.fit(
+            train[self.features],
+            labels=None if self.labels is None else train[self.labels],
+            weights=None if self.weights is None else train[self.weights],
+            rng=rng,
+        )
+        return lambda view: trained.score(view[self.features])
 
 
 def score_correlation(scores: npt.ArrayLike) -> FloatArray:

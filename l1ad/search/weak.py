@@ -1,7 +1,8 @@
 """Weak supervision: a classifier of a mass window against its sidebands finds what only the window has.
 
 `cwola_hunting` gives a `Fit` for `l1ad.search.folds.cross_score` that works on each jet and combines the two;
-`cwola_pair` one that works on event features, such as (m1, m2) of ATLAS. `planing_weights` take out the difference that
+`cwola_pair` one that works on event features, such as (m1, m2) of ATLAS; `WeakTagger` is a classifier as a
+`l1ad.search.tagger.Tagger`. `planing_weights` take out the difference that
 the mass itself makes. The classifier is an ensemble of gradient-boosted trees (`Trees`), or the published dense network
 (`Dense`, needs TensorFlow).
 
@@ -12,7 +13,7 @@ supervision (arXiv:2309.13111).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -196,6 +197,57 @@ class CwolaPair:
         """Train one classifier on the event features."""
         predict = self.classifier.train(_event_samples(train), _event_samples(validation), rng)
         return lambda view: predict(np.asarray(view["event"], np.float64))
+
+
+@dataclass(frozen=True)
+class WeakTagger:
+    """A classifier as a `l1ad.search.tagger.Tagger`: label 1 for the sample that may hold signal, 0 for the reference.
+
+    Attributes
+    ----------
+    classifier : the recipe.
+    validation : fraction of the events that choose when the training stops.
+    predict : of a trained tagger, None before.
+    """
+
+    classifier: Classifier
+    validation: float = 0.25
+    predict: Predict | None = None
+
+    def fit(
+        self,
+        features: npt.NDArray[Any],
+        *,
+        labels: npt.NDArray[Any] | None = None,
+        weights: npt.NDArray[Any] | None = None,
+        rng: np.random.Generator,
+    ) -> WeakTagger:
+        """A trained tagger; events with another label than 0 and 1 are not used.
+
+        Raises
+        ------
+        InputError
+            Without labels, without one of the classes, or with features that are not (n, k).
+        """
+        x = np.asarray(features, np.float64)
+        given = None if labels is None else labels.shape
+        if labels is None or x.ndim != 2 or given != (len(x),):
+            raise InputError("weak tagger", "features, labels", (x.shape, given), "(n, k) and (n,)")
+        used = np.flatnonzero(np.isin(labels, (0, 1)))
+        _check_classes(labels[used])
+        w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
+        order = rng.permutation(used)
+        held = max(round(self.validation * order.size), 1)
+        parts = [Samples(x[rows], labels[rows].astype(np.int8), w[rows]) for rows in (order[held:], order[:held])]
+        for part in parts:
+            _check_classes(part.y)
+        return replace(self, predict=self.classifier.train(parts[0], parts[1], rng))
+
+    def score(self, features: npt.NDArray[Any]) -> FloatArray:
+        """Probability of label 1, shape (n,)."""
+        if self.predict is None:
+            raise InputError("weak tagger", "classifier", "not trained", "a trained tagger: call fit first")
+        return np.asarray(self.predict(np.asarray(features, np.float64)), np.float64)
 
 
 def cwola_hunting(classifier: Classifier | None = None, *, planing_bins: int = 20) -> CwolaHunting:

@@ -7,7 +7,15 @@ import pytest
 from scipy import stats
 
 from l1ad.errors import InputError
-from l1ad.search.tagger import ScoreTagger, Tagger, TriggerTagger, perturbation_importance, score_correlation
+from l1ad.search import folds, weak
+from l1ad.search.tagger import (
+    ScoreTagger,
+    Tagger,
+    TaggerFit,
+    TriggerTagger,
+    perturbation_importance,
+    score_correlation,
+)
 
 
 class _Trigger:
@@ -59,3 +67,43 @@ def test_perturbation_of_a_linear_score() -> None:
     found = perturbation_importance(lambda f: f @ w, x, rng, partners=400)
     np.testing.assert_allclose(found, np.abs(w) * distance, rtol=0.05)
     assert found[2] == 0.0
+
+
+def test_a_frozen_trigger_scores_offline_what_it_scores_online() -> None:
+    from l1ad import Trigger
+
+    rng = np.random.default_rng(6)
+    types = {
+        "input": "ap_fixed<8,5,RND_CONV,SAT>", "weight": "ap_fixed<6,3>", "bias": "ap_fixed<10,7>",
+        "relu": "ap_ufixed<10,6,RND_CONV,SAT>", "result": "ap_fixed<10,7,RND_CONV,SAT>",
+    }  # fmt: skip
+    weights = [rng.integers(-8, 8, (57, 5)), rng.integers(-8, 8, (5, 3))]
+    scaling = {"offset": np.zeros(57), "shift": np.full(57, 3)}
+    trigger = Trigger.from_layers(weights, [np.zeros(5, int), np.zeros(3, int)], types, scaling, name="small")
+    hw = np.zeros((200, 19, 3), np.int16)
+    hw[:, :, 0] = rng.integers(0, 200, (200, 19))
+    scores = _accepts(TriggerTagger(trigger), hw)
+    np.testing.assert_array_equal(scores, trigger.score(hw, golden=True))
+    assert scores.dtype == np.float64
+    assert np.ptp(scores) > 0
+
+
+def test_any_tagger_is_scored_by_folds_that_did_not_see() -> None:
+    rng = np.random.default_rng(4)
+    label = rng.integers(0, 2, 3000).astype(np.int8)
+    x = rng.normal(size=(3000, 2)) + 1.5 * label[:, None]
+    columns = {"features": x, "label": label}
+    plan = folds.plan(np.arange(3000), rng, n_outer=2, n_inner=2)
+    tagger: Tagger = weak.WeakTagger(weak.Trees(members=1, max_iterations=20, max_leaf_nodes=4))
+    done = folds.cross_score(columns, plan, TaggerFit(tagger, labels="label"), seed=1)
+    assert done.proof.n_models == 4
+    one, zero = done.scores[label == 1], done.scores[label == 0]
+    auc = stats.mannwhitneyu(one, zero).statistic / (one.size * zero.size)
+    # Two Gaussians at a distance of 1.5 in each of two coordinates: Phi(1.5 sqrt(2) / sqrt(2)).
+    assert auc == pytest.approx(stats.norm.cdf(1.5), abs=0.02)
+    with pytest.raises(InputError, match="call fit first"):
+        tagger.score(x)
+    with pytest.raises(InputError, match="labels"):
+        tagger.fit(x, rng=rng)
+    with pytest.raises(InputError, match="in sidebands"):
+        tagger.fit(x, labels=np.ones(3000, np.int8), rng=rng)
