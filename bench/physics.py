@@ -97,11 +97,15 @@ def trained(one: Try) -> Trigger:
     from l1ad.trigger.freeze import freeze
 
     config = RunConfig.of(one.config, where=one.name)
-    stated = one.folder / "config.yaml"
-    same = stated.is_file() and RunConfig.read(stated) == config
-    if same and (one.folder / "trigger.json").is_file():
+    path = one.folder / "config.yaml"
+    stated = RunConfig.read(path) if path.is_file() else None
+    if stated == config and (one.folder / "trigger.json").is_file():
         return Trigger.load(one.folder)
-    if not (same and (one.folder / "model.h5").is_file()):
+    # Another way to write the score down needs no other training.
+    same = stated is not None and stated.model_copy(update={"freeze": config.freeze}) == config
+    if same and (one.folder / "model.h5").is_file():
+        config.write(path)
+    else:
         said = [time.monotonic()]
 
         def show(standing: Progress) -> None:
