@@ -102,8 +102,10 @@ def trained(one: Try) -> Trigger:
     if stated == config and (one.folder / "trigger.json").is_file():
         return Trigger.load(one.folder)
     # Another way to write the score down needs no other training.
-    same = stated is not None and stated.model_copy(update={"freeze": config.freeze}) == config
+    apart = {"freeze": config.freeze, "description": config.description}
+    same = stated is not None and stated.model_copy(update=apart) == config
     if same and (one.folder / "model.h5").is_file():
+        (one.folder / "trigger.json").unlink(missing_ok=True)
         config.write(path)
     else:
         said = [time.monotonic()]
