@@ -121,7 +121,7 @@ def main() -> None:
         (stage,) = build_stages(built, network, geometry, steps=n // BATCH)
         pruner = make_pruner(stage.prunable, built.pruning, epochs=epochs, steps_per_epoch=n // BATCH)
         optimizer = make_optimizer(built.training, steps_per_epoch=n // BATCH, epochs=epochs)
-        steps = make_steps(stage, geometry, optimizer, pruner, ("loss",), batch=BATCH, seed=1, jit=False)
+        steps = make_steps(stage, geometry, optimizer, pruner, ("loss",), batch=BATCH, seed=1, jit=True)
         data = DeviceData.of(events.inputs, np.ones(n, dtype=np.float32), geometry)
         done = [0]
 

@@ -391,7 +391,7 @@ class TrainingConfig(Section):
         weights are kept. While the sparsity or beta is still changing, no epoch counts as the best.
     checkpoint_epochs : a checkpoint each so many epochs.
     clip_norm : gradients are scaled down to this norm; nothing to leave them.
-    jit : compile the step with XLA.
+    jit : compile the step with XLA, half as fast again after some seconds; ``auto`` if that pays over all epochs.
     tensorboard : write TensorBoard summaries into the run folder.
     """
 
@@ -403,7 +403,7 @@ class TrainingConfig(Section):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     checkpoint_epochs: Annotated[int, Field(ge=1)] = 5
-    jit: bool = False
+    jit: Literal["auto"] | bool = "auto"
     tensorboard: bool = False
 
 

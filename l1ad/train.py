@@ -43,7 +43,15 @@ from l1ad.model.keras import Tensor, save_model
 from l1ad.model.network import Network
 from l1ad.model.pruning import Pruner, make_pruner, sparsity
 from l1ad.model.stage import Geometry, Stage
-from l1ad.model.step import STEPS_PER_CALL, DeviceData, make_evaluation, make_optimizer, make_steps, shuffled
+from l1ad.model.step import (
+    STEPS_PER_CALL,
+    DeviceData,
+    compiles,
+    make_evaluation,
+    make_optimizer,
+    make_steps,
+    shuffled,
+)
 from l1ad.trigger.fixed import FixedType
 from l1ad.trigger.layers import Scaling
 from l1ad.trigger.quantizer import Quantizer
@@ -338,9 +346,8 @@ class _Loop:
         optimizer = make_optimizer(training, steps_per_epoch=self.steps, epochs=stage.epochs)
         seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1)[0] >> 1)
         terms = self._terms(stage)
-        run_steps = make_steps(
-            stage, self.geometry, optimizer, pruner, terms, batch=self.batch, seed=seed, jit=training.jit
-        )
+        jit = compiles(training, stage, steps_per_epoch=self.steps, batch=self.batch)
+        run_steps = make_steps(stage, self.geometry, optimizer, pruner, terms, batch=self.batch, seed=seed, jit=jit)
         evaluate = make_evaluation(stage, self.geometry, terms, seed=seed)
         groups: dict[str, Sequence[Tensor]] = {
             "optimizer": _optimizer_variables(optimizer),
@@ -424,7 +431,7 @@ class _Loop:
             for first in range(0, n_steps, STEPS_PER_CALL):
                 n = min(STEPS_PER_CALL, n_steps - first)
                 start = time.perf_counter()
-                values = run_steps(device, order, first * self.batch, epoch * self.steps + done, n)
+                values = run_steps(device, order, first, epoch * self.steps + done, n)
                 seconds += time.perf_counter() - start
                 bad = np.flatnonzero(~np.isfinite(values[:, 0]))
                 if len(bad):

@@ -108,6 +108,7 @@ def stages(config: RunConfig, network: Network, geometry: Geometry, *, steps: in
 
     epochs = config.training.epochs
     return (
-        Stage("teacher", (teacher,), (), teach, model.teacher.epochs or epochs),
-        Stage("student", (student,), quantised_kernels((student,)), learn, epochs),
+        # XLA's convolutions take twice as long, and the teacher runs in both.
+        Stage("teacher", (teacher,), (), teach, model.teacher.epochs or epochs, compiles=False),
+        Stage("student", (student,), quantised_kernels((student,)), learn, epochs, compiles=False),
     )

@@ -8,6 +8,7 @@ Average pooling is the sum of a window times the quantised inverse of its size, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -121,6 +122,6 @@ def _require_room(x: Tensor, window: tuple[int, int], what: str) -> None:
 
 def stages(config: RunConfig, network: Network, geometry: Geometry, *, steps: int) -> tuple[Stage, ...]:
     """The stages of the dense family with the same outputs."""
-    if "decoder" in network.parts:
-        return vae.stages(config, network, geometry, steps=steps)
-    return autoencoder.stages(config, network, geometry, steps=steps)
+    family = vae if "decoder" in network.parts else autoencoder
+    # XLA's convolutions take twice as long.
+    return tuple(replace(stage, compiles=False) for stage in family.stages(config, network, geometry, steps=steps))

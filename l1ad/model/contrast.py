@@ -115,4 +115,6 @@ def stages(config: RunConfig, network: Network, geometry: Geometry, *, steps: in
         return {"loss": model.natural_factor * natural + other, "zero_bias": natural, "strewn": other}
 
     models = (encoder, head)
-    return (Stage("contrast", models, quantised_kernels((encoder,)), terms, config.training.epochs),)
+    kernels = quantised_kernels((encoder,))
+    # XLA's random numbers and sorting make a step five times as long.
+    return (Stage("contrast", models, kernels, terms, config.training.epochs, compiles=False),)

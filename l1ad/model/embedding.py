@@ -148,6 +148,7 @@ def stages(config: RunConfig, network: Network, geometry: Geometry, *, steps: in
     epochs = config.training.epochs
     second = model.autoencoder_epochs or epochs
     return (
-        Stage("vicreg", (backbone, projector), quantised_kernels((backbone,)), vicreg, epochs),
+        # XLA's random numbers make the distorted views seven times as slow.
+        Stage("vicreg", (backbone, projector), quantised_kernels((backbone,)), vicreg, epochs, compiles=False),
         Stage("autoencoder", autoencoder, quantised_kernels(autoencoder), error, second),
     )

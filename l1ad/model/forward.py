@@ -52,6 +52,7 @@ def apply(model: KerasModel, x: Tensor, *, training: bool, quantised: bool = Fal
 
     With `quantised` the input is in the input type already, and a quantiser right after it is passed over.
     """
+    tf = import_tf().tf
     values: dict[int, Tensor] = {id(model.inputs[0]): x}
     for layer in model.layers:
         if len(layer.inbound_nodes) != 1 or isinstance(layer.input, (list, tuple)):
@@ -61,8 +62,18 @@ def apply(model: KerasModel, x: Tensor, *, training: bool, quantised: bool = Fal
             return as_list(model(x, training=training))
         if quantised and type(layer).__name__ == "QActivation" and id(layer.input) == id(model.inputs[0]):
             values[id(layer.output)] = x
-        elif type(layer).__name__ != "InputLayer":
+            continue
+        if type(layer).__name__ == "InputLayer" or id(layer.output) in values:
+            continue
+        heads = [other for other in model.layers if _is_dense(layer) and _is_dense(other, layer.input)]
+        if len(heads) < 2:
             values[id(layer.output)] = _call(layer, values[id(layer.input)], training)
+            continue
+        # Several heads on one tensor: one product is quicker than several narrow ones.
+        kernels, biases = zip(*(_weights(head) for head in heads))
+        joined = affine(values[id(layer.input)], tf.concat(kernels, 1), tf.concat(biases, 0))
+        for head, value in zip(heads, tf.split(joined, [head.units for head in heads], axis=1)):
+            values[id(head.output)] = value
     return [values[id(output)] for output in model.outputs]
 
 
@@ -74,12 +85,50 @@ def apply_chain(layers: Sequence[KerasLayer], x: Tensor, *, training: bool) -> T
 
 
 def _call(layer: KerasLayer, x: Tensor, training: bool) -> Tensor:
-    tf = import_tf().tf
     kind = type(layer).__name__
     if kind == "QActivation":
         return quantize(from_qkeras(layer.quantizer, where=layer.name), x)
-    if kind == "QDense" and layer.use_bias and not has_activation(layer):
-        kernel = quantize(from_qkeras(layer.kernel_quantizer_internal, where=layer.name), layer.kernel)
-        bias = quantize(from_qkeras(layer.bias_quantizer_internal, where=layer.name), layer.bias)
-        return tf.nn.bias_add(tf.matmul(x, kernel), bias)
+    if _is_dense(layer):
+        return affine(x, *_weights(layer))
+    if kind == "UpSampling2D" and layer.interpolation == "nearest" and layer.data_format == "channels_last":
+        # XLA has no gradient of the resizing that Keras uses.
+        tf = import_tf().tf
+        rows, columns = layer.size
+        return tf.repeat(tf.repeat(x, rows, axis=1), columns, axis=2)
     return layer(x, training=training)
+
+
+def _is_dense(layer: KerasLayer, source: Tensor | None = None) -> bool:
+    """Whether a layer is ``x kernel + bias`` of rows x, and `source`, if given, the one tensor it works on."""
+    if type(layer).__name__ not in ("Dense", "QDense") or not layer.use_bias or has_activation(layer):
+        return False
+    if len(layer.inbound_nodes) != 1 or len(layer.input.shape) != 2:
+        return False
+    return source is None or id(layer.input) == id(source)
+
+
+def _weights(layer: KerasLayer) -> tuple[Tensor, Tensor]:
+    """Kernel and bias as the layer uses them."""
+    if type(layer).__name__ == "Dense":
+        return layer.kernel, layer.bias
+    kernel = quantize(from_qkeras(layer.kernel_quantizer_internal, where=layer.name), layer.kernel)
+    return kernel, quantize(from_qkeras(layer.bias_quantizer_internal, where=layer.name), layer.bias)
+
+
+def affine(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """``x kernel + bias`` of (B, n), (n, m) and (m,), with a product for the gradient of the bias too."""
+    tf = import_tf().tf
+
+    @tf.custom_gradient  # type: ignore[untyped-decorator]
+    def product(x: Tensor, kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            ones = tf.ones((1, tf.shape(upstream)[0]), upstream.dtype)
+            return (
+                tf.matmul(upstream, kernel, transpose_b=True),
+                tf.matmul(x, upstream, transpose_a=True),
+                tf.matmul(ones, upstream)[0],
+            )
+
+        return tf.nn.bias_add(tf.matmul(x, kernel), bias), gradient
+
+    return product(x, kernel, bias)

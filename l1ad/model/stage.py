@@ -49,8 +49,9 @@ class Stage:
     trained : models or layers whose weights change.
     prunable : the quantised kernels that pruning may thin out.
     loss : batch and ``training`` to scalars by name, of which ``loss`` is minimised.
-    settled : the first step from which losses of different epochs are comparable (beta has its last value).
     epochs : how many.
+    settled : the first step from which losses of different epochs are comparable (beta has its last value).
+    compiles : whether XLA makes the step faster.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Stage:
     loss: Callable[[Batch, bool], Terms]
     epochs: int
     settled: int = 0
+    compiles: bool = True
 
     @property
     def variables(self) -> list[Tensor]:

@@ -15,6 +15,8 @@ from l1ad.model.stage import Batch, Geometry, Stage
 
 #: Steps that run on the device before Python looks at the losses again.
 STEPS_PER_CALL = 32
+#: Events of a whole training from which compiling it with XLA costs less time than it saves.
+COMPILE_EVENTS = 20_000_000
 #: Scaled inputs are kept on the device up to this size.
 SCALED_BYTES = 1 << 30
 
@@ -73,6 +75,13 @@ def shuffled(n: int, seed: Sequence[int]) -> Tensor:
     return tf.random.experimental.stateless_shuffle(tf.range(n), seed=tf.constant(list(seed), tf.int32))
 
 
+def compiles(config: TrainingConfig, stage: Stage, *, steps_per_epoch: int, batch: int) -> bool:
+    """Whether the step of a stage is compiled with XLA."""
+    if config.jit != "auto":
+        return config.jit
+    return stage.compiles and stage.epochs * steps_per_epoch * batch >= COMPILE_EVENTS
+
+
 RunSteps = Callable[[DeviceData, Tensor, int, int, int], npt.NDArray[np.float32]]
 
 
@@ -89,15 +98,14 @@ def make_steps(
 ) -> RunSteps:
     """A function that runs training steps.
 
-    It takes the data, a permutation of it, the first position in the permutation, the number of the first step and how
-    many steps to run; it returns the value of each term at each step, float32 (steps, terms).
+    It takes the data, a permutation of it, the first batch of the permutation, the number of the first step and how
+    many steps to run, at most `STEPS_PER_CALL`; it returns the value of each term at each step, float32 (steps, terms).
     """
     tf = import_tf().tf
     trainable = stage.trainable
     optimizer.build(trainable)
 
-    def one(events: DeviceData, order: Tensor, position: Tensor, step: Tensor) -> Tensor:
-        index = tf.slice(order, [position], [batch])
+    def one(events: DeviceData, index: Tensor, step: Tensor) -> Tensor:
         picked = tf.gather(events.codes, index)
         scaled = events.x.shape[0] != 0
         batch_data = Batch(
@@ -119,28 +127,30 @@ def make_steps(
         return tf.stack([values[name] for name in terms])
 
     @tf.function(jit_compile=jit)  # type: ignore[untyped-decorator]
-    def run(
-        codes: Tensor, x: Tensor, weight: Tensor, order: Tensor, position: Tensor, step: Tensor, n: Tensor
-    ) -> Tensor:
+    def run(codes: Tensor, x: Tensor, weight: Tensor, order: Tensor, first: Tensor, step: Tensor, n: Tensor) -> Tensor:
         data = DeviceData(codes, x, weight)
-        history = tf.TensorArray(tf.float32, size=n, element_shape=(len(terms),))
+        # The size is fixed: XLA would compile once more for each other one.
+        history = tf.TensorArray(tf.float32, size=STEPS_PER_CALL, element_shape=(len(terms),))
+        # Rows to be gathered, since XLA would compile a slice again for each beginning.
+        whole = order.shape[0] // batch
+        batches = tf.reshape(order[: whole * batch], (whole, batch))
         for i in tf.range(n):
             # The order of side effects in a traced loop is the order in which they are written.
-            row = one(data, order, position + i * batch, step + tf.cast(i, tf.int64))
+            row = one(data, tf.gather(batches, first + i), step + tf.cast(i, tf.int64))
             history = history.write(i, row)
         return history.stack()
 
-    def call(data: DeviceData, order: Tensor, position: int, step: int, n: int) -> npt.NDArray[np.float32]:
+    def call(data: DeviceData, order: Tensor, first: int, step: int, n: int) -> npt.NDArray[np.float32]:
         result = run(
             data.codes,
             data.x,
             data.weight,
             order,
-            tf.constant(position, tf.int32),
+            tf.constant(first, tf.int32),
             tf.constant(step, tf.int64),
             tf.constant(n, tf.int32),
         )
-        return np.asarray(result)
+        return np.asarray(result)[:n]
 
     return call
 

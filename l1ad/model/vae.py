@@ -21,6 +21,7 @@ from l1ad.model.network import (
     qdense,
     scaled_input,
 )
+from l1ad.model.noise import NoiseBank
 from l1ad.model.quantizers import activation_layer
 from l1ad.model.stage import Batch, Geometry, Stage, Terms, quantised_kernels
 from l1ad.trigger.quantizer import Quantizer
@@ -59,12 +60,13 @@ def stages(config: RunConfig, network: Network, geometry: Geometry, *, steps: in
     tf = import_tf().tf
     encoder, decoder = network.encoder, network.parts["decoder"]
     reconstruction = Reconstruction(loss, geometry)
+    bank = NoiseBank.of(config.seed)
 
     def terms(batch: Batch, training: bool) -> Terms:
         mu, log_var = apply(encoder, batch.x, training=training, quantised=True)
         # Beyond these ends the sample is noise of any size and its gradient infinite; the KL term sees all of log_var.
         deviation = tf.exp(0.5 * tf.clip_by_value(log_var, -20.0, 20.0))
-        noise = tf.random.stateless_normal(tf.shape(mu), batch.seed)
+        noise = bank.draw(mu, batch.seed)
         (output,) = apply(decoder, mu + deviation * noise, training=training)
         rebuilt = weighted_mean(reconstruction(batch, batch.x, output), batch.weight)
         divergence = weighted_mean(kl_divergence(mu, log_var, reduction=loss.kl), batch.weight)

@@ -77,3 +77,26 @@ def test_weights_depend_on_the_seed_only(sample):
     first, mu = weights(1)[0], weights(1)[2]
     assert first.std() > 0
     assert not np.array_equal(first[:4, :4], mu[:4, :4])
+
+
+def test_heads_and_upsampling_are_those_of_keras(stack):
+    """Float heads of one tensor in one product, with a BatchNorm between, and an image that grows."""
+    from l1ad.model.forward import apply
+
+    tf, keras = stack.tf, stack.keras
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(5)(inputs)
+    heads = [keras.layers.Dense(n, name=f"head_{n}")(x) for n in (2, 3)]
+    image = keras.layers.Reshape((1, 3, 1))(heads[1])
+    grown = keras.layers.UpSampling2D((2, 3))(image)
+    model = keras.Model(inputs, [heads[0], grown])
+    values = tf.random.stateless_normal((40, 6), [1, 2])
+    with tf.GradientTape(persistent=True) as tape:
+        results = [apply(model, values, training=True), model(values, training=True)]
+        losses = [tf.reduce_sum(a**2) + tf.reduce_sum(b**3) for a, b in results]
+    for a, b in zip(*results, strict=True):
+        assert a.shape == b.shape
+        assert np.allclose(a, b, atol=1e-5)
+    for a, b in zip(*(tape.gradient(loss, model.trainable_variables) for loss in losses), strict=True):
+        assert np.allclose(a, b, rtol=1e-4, atol=1e-4)

@@ -189,3 +189,20 @@ def test_object_scales_are_factors(stack, losses, geometry, sample):
     assert np.allclose(found, (x[:, 0] ** 2 + x[:, 2] ** 2) / 2, rtol=1e-5)
     with pytest.raises(ConfigError, match="object_scales: found tauon"):
         losses.Reconstruction(LossConfig(object_scales={"tauon": 2.0}), geometry)
+
+
+def test_the_gradient_of_the_squared_error_is_that_of_its_definition(stack):
+    from l1ad import scores
+    from l1ad.model.keras import tf_ops
+    from l1ad.model.losses import squared_error
+
+    tf = stack.tf
+    target, output = (tf.random.stateless_normal((50, 7), [1, seed]) for seed in (1, 2))
+    weight = tf.random.stateless_uniform((50,), [1, 3])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([target, output])
+        values = [squared_error(target, output), scores.mse(target, output, ops=tf_ops())]
+        losses = [tf.reduce_sum(weight * value) for value in values]
+    assert np.allclose(values[0], np.sum((np.asarray(target) - np.asarray(output)) ** 2, axis=1), rtol=1e-5)
+    for variable in (target, output):
+        assert np.allclose(*(tape.gradient(loss, variable) for loss in losses), rtol=1e-5, atol=1e-6)

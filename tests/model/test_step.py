@@ -28,7 +28,7 @@ def configuration(**changes):
     return RunConfig.of({**base, **changes})
 
 
-def ours(config, geometry, sample):
+def ours(config, geometry, sample, jit=False):
     """The losses of all steps and the trained encoder, events in file order."""
     from l1ad.model import build_network, build_stages
     from l1ad.model.keras import import_tf
@@ -40,7 +40,7 @@ def ours(config, geometry, sample):
     (stage,) = build_stages(config, network, geometry, steps=n)
     pruner = make_pruner(stage.prunable, config.pruning, epochs=EPOCHS, steps_per_epoch=n)
     optimizer = make_optimizer(config.training, steps_per_epoch=n, epochs=EPOCHS)
-    run = make_steps(stage, geometry, optimizer, pruner, ("loss",), batch=BATCH, seed=1, jit=False)
+    run = make_steps(stage, geometry, optimizer, pruner, ("loss",), batch=BATCH, seed=1, jit=jit)
     data = DeviceData.of(sample.inputs, np.ones(len(sample), np.float32), geometry)
     order = import_tf().tf.range(len(sample))
     losses = []
@@ -95,9 +95,10 @@ def peer(config, geometry, sample, stack, wrap=None, callbacks=()):
     return recorder.losses, model
 
 
-def test_fifty_steps_have_the_loss_curve_of_model_fit(stack, geometry, sample):
+@pytest.mark.parametrize("jit", [False, True])
+def test_fifty_steps_have_the_loss_curve_of_model_fit(stack, geometry, sample, jit):
     config = configuration()
-    found, encoder = ours(config, geometry, sample)
+    found, encoder = ours(config, geometry, sample, jit)
     expected, model = peer(config, geometry, sample, stack)
     assert len(found) == 50
     assert np.allclose(found, expected, rtol=2e-3)
@@ -150,3 +151,50 @@ def test_the_scaled_copy_on_the_device_changes_nothing(monkeypatch, geometry, sa
     monkeypatch.setattr(step, "SCALED_BYTES", 0)
     again, _ = ours(configuration(), geometry, sample[:512])
     assert np.array_equal(found, again)
+
+
+def test_a_compiled_step_is_the_plain_one(stack, geometry, sample):
+    """A variational autoencoder with pruning, compiled by XLA or not: the same losses but for float32 rounding."""
+    model = {"family": "vae", "hidden": [6], "latent": 3, "decoder": {"hidden": [6]}}
+    pruning = {"schedule": "polynomial", "sparsity": 0.5, "begin_epoch": 1, "end_epoch": 5, "every_steps": 2}
+    config = configuration(model=model, score="mu2", pruning=pruning)
+    plain, encoder = ours(config, geometry, sample)
+    compiled, other = ours(config, geometry, sample, jit=True)
+    assert np.allclose(plain, compiled, rtol=2e-3)
+    for a, b in zip(encoder.get_weights(), other.get_weights(), strict=True):
+        assert np.allclose(a, b, atol=2e-3)
+
+
+def test_compiling_is_for_long_trainings():
+    from types import SimpleNamespace
+
+    from l1ad.model.step import COMPILE_EVENTS, compiles
+
+    def asked(jit, epochs, able=True):
+        training = configuration(training={"batch": 100, "jit": jit}).training
+        stage = SimpleNamespace(epochs=epochs, compiles=able)
+        return compiles(training, stage, steps_per_epoch=10, batch=100)
+
+    enough = COMPILE_EVENTS // 1000
+    assert [asked("auto", enough), asked("auto", enough - 1), asked("auto", enough, able=False)] == [True, False, False]
+    assert [asked(True, 1, able=False), asked(False, enough)] == [True, False]
+
+
+def test_noise_is_normal_and_another_at_each_step(stack):
+    from l1ad.model.noise import NoiseBank
+
+    tf = stack.tf
+    bank = NoiseBank.of(1, size=1 << 16)
+    assert np.array_equal(bank.numbers, NoiseBank.of(1, size=1 << 16).numbers)
+    assert not np.array_equal(bank.numbers, NoiseBank.of(2, size=1 << 16).numbers)
+    values = np.asarray(bank.numbers, dtype=np.float64)
+    # Six standard errors of mean, variance and fourth moment of a normal distribution.
+    for power, expected, variance in ((1, 0.0, 1.0), (2, 1.0, 2.0), (4, 3.0, 96.0)):
+        assert abs(np.mean(values**power) - expected) < 6 * np.sqrt(variance / values.size), power
+    like = tf.zeros((256, 4))
+    drawn = [np.asarray(bank.draw(like, tf.constant([7, step]))) for step in range(40)]
+    assert all(block.shape == (256, 4) and len(np.unique(block)) > 1000 for block in drawn)
+    assert np.array_equal(drawn[3], bank.draw(like, tf.constant([7, 3])))
+    # 64 blocks: 40 draws hit about 30 of them.
+    assert len({block.tobytes() for block in drawn}) > 20
+    assert bank.draw(tf.zeros((1 << 14, 4)), tf.constant([7, 3])).shape == (1 << 14, 4)
