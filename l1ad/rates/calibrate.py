@@ -419,8 +419,8 @@ def _with_lumi_sections(
             item,
             rates=better.rates_at(item.threshold),
             next_rate=None if item.next_threshold is None else better.rate_at(item.next_threshold, kind),
-            interval_68=better.threshold_interval(item.target_hz, kind),
-            interval_95=better.threshold_interval(item.target_hz, kind, level_95=True),
+            interval_68=better.threshold_interval(item.threshold, item.target_hz, kind),
+            interval_95=better.threshold_interval(item.threshold, item.target_hz, kind, level_95=True),
         )
         for item in thresholds
     ]

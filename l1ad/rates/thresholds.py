@@ -163,7 +163,7 @@ class ZeroBias:
 
     def rates_hz(self, kind: str) -> FloatArray:
         """Rate at each threshold 0 ... 2^18, Hz, never rising."""
-        return np.asarray(self.tails_of(kind).sum_w * self.base.hz / self.all_w)
+        return np.asarray(self.tails_of(kind).sum_w / self.all_w * self.base.hz)
 
     def effective_counts_at(self, threshold: int, kind: str = "total") -> Counts:
         """Counts of equal events with the relative error of the rate of ``score >= threshold``."""
@@ -179,7 +179,7 @@ class ZeroBias:
 
     def rates_at(self, threshold: int) -> dict[Kind, RateEstimate]:
         """The rate of each kind at a threshold, with intervals that agree with one another (`ordered`)."""
-        heaviest = 0.0
+        everything = self.effective_counts_at(threshold)
         found: dict[Kind, RateEstimate] = {}
         for kind, tails in self.tails.items():
             counts, method = self.effective_counts_at(threshold, kind), INTERVAL_METHODS[self.interval]
@@ -188,41 +188,52 @@ class ZeroBias:
                 source = "effective counts" if blocks is None else "effective counts from lumi sections"
                 counts = counts if blocks is None else blocks
                 method = source if self.interval == "clopper-pearson" else f"{source}, {method}"
-            # Pure events are some of all that pass: the next one may be as heavy as those are.
-            heaviest = max(heaviest, 1.0 / counts.total)
+            # Pure events are some of all that pass: the next one may be as heavy as those are, and nothing else says so
+            # where there is none.
+            if not counts.passed and everything.passed:
+                counts = Counts(0.0, everything.total)
+            unseen = max(1.0 / counts.total, 1.0 / everything.total)
+            hz = float(tails.sum_w[threshold]) / self.all_w * self.base.hz
+            # Rounding does not put a rate outside of its interval.
             inner, outer = (
-                Interval(*(end * self.base.hz for end in ends))
-                for ends in (
-                    fraction_interval(counts, level, method=self.interval, unseen=heaviest)
+                Interval(min(low * self.base.hz, hz), max(high * self.base.hz, hz))
+                for low, high in (
+                    fraction_interval(counts, level, method=self.interval, unseen=unseen)
                     for level in (LEVEL_68, LEVEL_95)
                 )
             )
-            hz = float(tails.sum_w[threshold]) * self.base.hz / self.all_w
             found[kind] = RateEstimate(hz, inner, outer, int(tails.counts[threshold]), counts.passed, method)
         return ordered(found)
 
-    def threshold_interval(self, target_hz: float, kind: str, *, level_95: bool = False) -> tuple[int, int]:
-        """Lowest and highest integer whose rate has `target_hz` in its 68 % interval (or its 95 % interval)."""
+    def threshold_interval(
+        self, threshold: int, target_hz: float, kind: str, *, level_95: bool = False
+    ) -> tuple[int, int]:
+        """Lowest and highest integer around `threshold` whose rate has `target_hz` in its 68 % (or 95 %) interval."""
 
-        def ends(threshold: int) -> Interval:
-            rate = self.rate_at(threshold, kind)
+        def ends(at: int) -> Interval:
+            rate = self.rate_at(at, kind)
             return rate.interval_95 if level_95 else rate.interval_68
 
-        first = _smallest(lambda threshold: ends(threshold).low <= target_hz)
-        last = _smallest(lambda threshold: ends(threshold).high < target_hz) - 1
-        return first, max(first, last)
+        first = _last_that_holds(lambda steps: ends(threshold - steps).low <= target_hz, threshold)
+        last = _last_that_holds(lambda steps: ends(threshold + steps).high >= target_hz, N_SCORES - 1 - threshold)
+        return threshold - first, threshold + last
 
 
-def _smallest(holds: Callable[[int], bool]) -> int:
-    """The smallest integer of the score word for which a statement holds that stays true from then on."""
-    low, high = 0, N_SCORES
-    while low < high:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+def _last_that_holds(holds: Callable[[int], bool], most: int) -> int:
+    """The last of 0, 1, ... `most` steps before a statement fails; 0 if it never holds.
+
+    Steps are doubled until it fails, and the place is then halved: what happens far away, where few and heavy events
+    make an interval wide again, is not looked at.
+    """
+    good, step = 0, 1
+    while good + step <= most and holds(good + step):
+        good += step
+        step *= 2
+    while step > 1:
+        step //= 2
+        if good + step <= most and holds(good + step):
+            good += step
+    return good
 
 
 def ordered(rates: Mapping[Kind, RateEstimate]) -> dict[Kind, RateEstimate]:
@@ -295,8 +306,8 @@ def find_threshold(
         sample.rates_at(threshold),
         below,
         None if below is None else sample.rate_at(below, which),
-        interval_68=sample.threshold_interval(target_hz, which),
-        interval_95=sample.threshold_interval(target_hz, which, level_95=True),
+        interval_68=sample.threshold_interval(threshold, target_hz, which),
+        interval_95=sample.threshold_interval(threshold, target_hz, which, level_95=True),
     )
 
 

@@ -200,18 +200,19 @@ def test_pure_is_at_most_proportional_is_at_most_total(
         above = rates
 
 
-def test_no_pure_event_says_as_little_as_the_events_that_could_have_been_pure() -> None:
-    """Ten heavy events pass and the menu takes all; the light crowd below does not make pure known any better."""
+@pytest.mark.parametrize(("passing", "crowd"), [(5.0, 0.1), (0.1, 5.0)])
+def test_no_pure_event_says_as_little_as_the_events_that_could_have_been_pure(passing: float, crowd: float) -> None:
+    """Ten events pass and the menu takes all; how heavy the crowd below is makes pure known no better and no worse."""
     scores = np.repeat([500, 0], [10, 100_000])
-    weight = np.repeat([5.0, 0.1], [10, 100_000])
+    weight = np.repeat([passing, crowd], [10, 100_000])
     histogram = ScoreHistogram(has_menu=True)
     none = (scores == 0).astype(float)
     histogram.fill(scores, weight, chance_none=none, mean_share=0.5 + 0.5 * none)
     rates = ZeroBias(histogram, BaseRate(weight.sum())).rates_at(100)
-    assert (rates["pure"].hz, rates["pure"].events, rates["total"].hz) == (0.0, 0, pytest.approx(50.0))
-    # P(none) = 0.025 at 3.69 events of weight 5.
-    assert rates["pure"].interval_95.high == pytest.approx(5.0 * 3.69, rel=0.02)
-    assert rates["pure"].interval_95.high < rates["total"].interval_95.high
+    assert (rates["pure"].hz, rates["pure"].events, rates["total"].hz) == (0.0, 0, pytest.approx(10 * passing))
+    # P(none) = 0.025 at 3.69 events of their weight.
+    assert rates["pure"].interval_95.high == pytest.approx(3.69 * passing, rel=0.02)
+    assert rates["pure"].interval_95.high < rates["proportional"].interval_95.high < rates["total"].interval_95.high
 
 
 def test_the_interval_of_a_threshold_holds_the_thresholds_of_other_samples() -> None:
@@ -227,6 +228,22 @@ def test_the_interval_of_a_threshold_holds_the_thresholds_of_other_samples() -> 
         assert found.interval_68[1] <= found.interval_95[1]
         inside += found.interval_68[0] <= true <= found.interval_68[1]
     assert 0.62 < inside / toys < 0.78
+
+
+def test_the_interval_of_a_threshold_stays_near_it() -> None:
+    """Beyond the last event nothing bounds a rate but the weight of an event in general, here 5 kHz: not a reason."""
+    rng = np.random.default_rng(9)
+    scores = np.concatenate([rng.exponential(20.0, 20_000), rng.exponential(300.0, 20_000)]).astype(int)
+    weight = np.repeat([10.0, 0.05], 20_000)
+    sample = sample_of(scores, weight, hz=1e6)
+    found = find_threshold(sample, 50.0)
+    assert sample.rate_at(N_SCORES - 1).interval_68.high > 50.0
+    assert found.interval_68 is not None
+    assert found.interval_68[1] < found.threshold + 200
+    low, high = found.interval_68
+    ends = {t: sample.rate_at(t).interval_68 for t in (low - 1, low, high, high + 1)}
+    assert ends[low].low <= 50.0 < ends[low - 1].low
+    assert ends[high].high >= 50.0 > ends[high + 1].high
 
 
 # ------------------------------------------------------------------ coverage
