@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from l1ad import Trigger
+from l1ad.backends.native import BuildError
 from l1ad.errors import InputError
 from l1ad.trigger.nodes import Dense, Relu, Scale
 from l1ad.validate import adversarial_inputs, compare, mutations, run_mutations, validate
@@ -192,6 +193,23 @@ def test_validate_says_no(trigger: Trigger, tmp_path: Path) -> None:
 
 def test_nothing_run_is_not_a_pass(trigger: Trigger) -> None:
     assert not validate(trigger, n=100, realisations=["keras"]).passed
+
+
+def test_the_log_of_a_failed_compile_stays(trigger: Trigger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a run folder projects are made in a scratch folder: the log that the message names must outlive it."""
+    compiler = tmp_path / "g++"
+    compiler.write_text("#!/bin/sh\nfor i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo broken $i; done\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(BuildError, match="broken 11") as caught:
+        validate(trigger, n=10, realisations=["hls4ml"])
+    log = Path(str(caught.value).splitlines()[0].partition("log: ")[2])
+    assert "broken 1\n" in log.read_text()
+    assert tmp_path in log.parents
+    assert len(list(tmp_path.glob("l1ad-validate-*"))) == 1
+    validate(trigger, n=10, realisations=["fast"])
+    assert len(list(tmp_path.glob("l1ad-validate-*"))) == 1
 
 
 def test_bad_input(trigger: Trigger) -> None:

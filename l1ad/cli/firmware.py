@@ -128,4 +128,6 @@ def validate(
         console.print(mutants)
     typer.echo(f"{result.trigger_name} ({result.trigger_hash[:12]}): {result.summary}")
     if not result.passed:
-        raise CheckFailed("validation failed" if not result.missed else f"{len(result.missed)} mutations missed")
+        missed = f"{len(result.missed)} mutations missed" if result.missed else "validation failed"
+        compared = any(row.mismatches is not None for row in result.comparisons)
+        raise CheckFailed(missed if compared else "nothing was compared: no realisation could be run")

@@ -7,9 +7,11 @@ What to use when: `validate` for a run folder or a trigger, with its table and `
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.backends import Realisation
+from l1ad.backends.native import BuildError
 from l1ad.errors import InputError, MissingToolError, TriggerError
 from l1ad.events.readers import open_events
 from l1ad.events.store import Events
@@ -85,7 +88,7 @@ class Validation:
         run = [row for row in self.comparisons if row.mismatches is not None]
         wrong = [row.name for row in run if row.mismatches]
         text = f"{len(run)} of {len(self.comparisons)} realisations on {self.events:,} events: "
-        text += f"{', '.join(wrong)} DIFFERENT" if wrong else "all equal"
+        text += f"{', '.join(wrong)} DIFFERENT" if wrong else "all equal" if run else "NOTHING COMPARED"
         if self.mutations is not None:
             caught = sum(row.caught for row in self.mutations)
             same = sum(row.equivalent for row in self.mutations)
@@ -181,9 +184,9 @@ def validate(
     note(f"golden scores of {len(inputs):,} events")
     golden = trigger.score(inputs, golden=True)
     rows = []
-    with tempfile.TemporaryDirectory(prefix="l1ad-validate-") as scratch:
+    with _scratch() as scratch:
         for item in wanted:
-            rows.append(_row(trigger, item, inputs, golden, n_rtl, run_dir, Path(scratch), workers, note))
+            rows.append(_row(trigger, item, inputs, golden, n_rtl, run_dir, scratch, workers, note))
             compared(rows[-1])
     outcomes = None
     if mutate:
@@ -204,6 +207,20 @@ def validate(
     if run_dir is not None and write:
         write_json(run_dir / "validation.json", result.to_json())
     return result
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder for projects that no run folder holds; it stays if a compile failed, for the message names its log."""
+    folder = Path(tempfile.mkdtemp(prefix="l1ad-validate-"))
+    try:
+        yield folder
+    except BuildError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _row(
