@@ -32,6 +32,7 @@ class TreesSection(Section):
     max_leaf_nodes: Annotated[int, Field(ge=2)] = 31
     min_samples_leaf: Count = 20
     l2: Annotated[float, Field(ge=0)] = 0.0
+    early_stopping: bool = True
 
 
 class DenseSection(Section):
@@ -135,6 +136,7 @@ class SearchConfig(Section):
         selection).
     features : of each jet; for cwola_pair both jets' features together, heavier jet first.
     classifier : of the weak supervision: trees or dense.
+    combine : of the two jets in cwola: max (published), or sum for a signal with two unusual jets.
     fraction : selected fraction of the sidebands; None for the published one of the window (ignored when inclusive; the
         10 % of vae_qr are fixed).
     mass_step : GeV between tested masses, which lie in the window.
@@ -148,6 +150,7 @@ class SearchConfig(Section):
     method: Method = "cwola"
     features: list[str] = ["m", "tau21", "tau32", "tau43"]
     classifier: Literal["trees", "dense"] = "trees"
+    combine: Literal["max", "sum"] = "max"
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     seed: Annotated[int, Field(ge=0)] = 1
     folds: FoldSection = FoldSection()

@@ -113,7 +113,7 @@ def _weak(
     fit: folds.Fit
     if method == "cwola":
         columns |= {"jets": features, "plane": used.feature("pt")}
-        fit = weak.cwola_hunting(classifier(config))
+        fit = weak.cwola_hunting(classifier(config), combine=config.combine)
     else:
         columns["event"] = features.reshape(len(used), -1)
         fit = weak.cwola_pair(classifier(config))

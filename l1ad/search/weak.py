@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +57,9 @@ class Trees:
     Attributes
     ----------
     members : trainings that are averaged; each sees its own bootstrap of the training rows.
-    max_iterations : trees of one training; the number with the smallest validation loss is kept.
+    max_iterations : trees of one training.
+    early_stopping : keep the number of trees with the smallest validation loss. With a few hundred events in the window
+        that loss is noise, and a fixed small number of small trees is better.
     learning_rate, max_leaf_nodes, min_samples_leaf, l2 : of scikit-learn's HistGradientBoostingClassifier.
     """
 
@@ -67,6 +69,7 @@ class Trees:
     max_leaf_nodes: int = 31
     min_samples_leaf: int = 20
     l2: float = 0.0
+    early_stopping: bool = True
 
     def train(self, train: Samples, validation: Samples, rng: np.random.Generator) -> Predict:
         """Train all members."""
@@ -101,6 +104,8 @@ class Trees:
         seed = int(rng.integers(0, 2**31 - 1))
         rows = rng.integers(0, len(train.y), len(train.y))
         x, y, w = train.x[rows], train.y[rows], train.w[rows]
+        if not self.early_stopping:
+            return model(self.max_iterations).fit(x, y, sample_weight=w)
         full = model(self.max_iterations).fit(x, y, sample_weight=w)
         losses = [_log_loss(validation, p[:, 1]) for p in full.staged_predict_proba(validation.x)]
         best = int(np.argmin(losses)) + 1
@@ -167,6 +172,7 @@ class CwolaHunting:
 
     classifier: Classifier
     bins: int = 20
+    combine: Literal["max", "sum"] = "max"
 
     def __call__(self, train: View, validation: View, rng: np.random.Generator) -> Scorer:
         """Train one classifier for each jet."""
@@ -182,7 +188,7 @@ class CwolaHunting:
         def score(view: View) -> FloatArray:
             jets = view["jets"]
             ranks = [_rank(p(np.asarray(jets[:, j], np.float64)), ref) for j, (p, ref) in enumerate(predictors)]
-            return np.maximum(ranks[0], ranks[1])
+            return np.maximum(ranks[0], ranks[1]) if self.combine == "max" else ranks[0] + ranks[1]
 
         return score
 
@@ -250,14 +256,17 @@ class WeakTagger:
         return np.asarray(self.predict(np.asarray(features, np.float64)), np.float64)
 
 
-def cwola_hunting(classifier: Classifier | None = None, *, planing_bins: int = 20) -> CwolaHunting:
+def cwola_hunting(
+    classifier: Classifier | None = None, *, planing_bins: int = 20, combine: Literal["max", "sum"] = "max"
+) -> CwolaHunting:
     """CWoLa hunting of CMS-EXO-22-026: each jet by itself, the larger of the two scores.
 
     Window events have label 1, sideband events 0, others -1 (scored, but not trained on). Sideband jets are weighted so
     that the planed variable (column ``plane``, the jet's pt) is distributed as in the window. Each jet's score is
-    ``-ln`` of the fraction of sideband jets, from the validation rows, that score at least as high.
+    ``-ln`` of the fraction of sideband jets, from the validation rows, that score at least as high. `combine` with
+    ``sum`` multiplies these fractions instead: better for a signal with two unusual jets, worse for one with one.
     """
-    return CwolaHunting(classifier or Trees(), planing_bins)
+    return CwolaHunting(classifier or Trees(), planing_bins, combine)
 
 
 def cwola_pair(classifier: Classifier | None = None) -> CwolaPair:
