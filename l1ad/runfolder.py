@@ -200,3 +200,17 @@ def select_steps(steps: tuple[Step, ...], *, first: str | None, last: str | None
     if first and start > stop:
         raise InputError("l1ad run", "--until", last, f"{first} or a later step")
     return {name: i >= start for i, name in enumerate(names[: stop + 1])}
+
+
+def latest_run(below: str | os.PathLike[str] = "runs") -> Path:
+    """The run folder below a folder whose trigger was frozen last: what is meant where no trigger is named.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    found = sorted(Path(below).glob("*/trigger.json"), key=lambda path: (path.stat().st_mtime_ns, path))
+    if not found:
+        raise InputError(str(below), "trigger", "no run with a trigger.json", "one, or --trigger FILE")
+    return found[-1].parent

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,9 @@ SMALL = [
 ]  # fmt: skip
 
 
+STEPS = ("data", "train", "freeze", "convert", "validate", "calibrate", "report")
+
+
 def command(folder: Path, *options: str, settings: list[str] = SMALL) -> list[str]:
     sets = [part for setting in settings for part in ("--set", setting)]
     return [*L1AD, "run", "quickstart", "--run-dir", str(folder), *sets, *options]
@@ -41,7 +47,7 @@ def run(folder: Path, *options: str, settings: list[str] = SMALL) -> subprocess.
 
 def states(output: str) -> dict[str, str]:
     """What each step said when it ended."""
-    pattern = r"^(data|train|freeze|convert|validate|calibrate|report): (.*)$"
+    pattern = rf"^({'|'.join(STEPS)}): (.*)$"
     return {m[1]: m[2] for m in re.finditer(pattern, output, re.MULTILINE)}
 
 
@@ -55,11 +61,13 @@ def finished(tmp_path_factory):
 
 def test_every_step_leaves_what_it_promises(finished):
     folder, output = finished
-    assert list(states(output)) == ["data", "train", "freeze", "convert", "validate", "calibrate", "report"]
+    assert tuple(states(output)) == STEPS
     for name in ("config.yaml", "model.h5", "trigger.json", "validation.json", "thresholds.json", "report.html"):
         assert (folder / name).stat().st_size > 0, name
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest["steps"]) == set(states(output))
+    figures = {p.name for p in (folder / "figures").iterdir()}
+    assert {f"{name}.{suffix}" for name in ("rate", "roc", "event_001") for suffix in ("png", "pdf")} <= figures
 
 
 def test_thresholds_are_those_of_a_direct_count(finished):
@@ -122,24 +130,43 @@ def test_an_edited_artefact_is_named_and_refused(finished, tmp_path):
     assert len(result.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("step", ["train", "calibrate", "report"])
-def test_a_killed_run_goes_on(finished, tmp_path, step):
-    """kill -9 as soon as a step has begun; the next run ends with the files of one that was never killed."""
+def without(done: Path, folder: Path, step: str) -> Path:
+    """A copy of a finished run as it was before a step: the manifest says that what is there is good."""
+    shutil.copytree(done, folder, dirs_exist_ok=True)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    names = list(STEPS)
+    for later in names[names.index(step) :]:
+        for output in manifest["steps"].pop(later)["outputs"]:
+            (folder / output).unlink()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def outputs(folder: Path, step: str) -> dict[str, str]:
+    """Hash of each file that a step has written."""
+    return json.loads((folder / "manifest.json").read_text())["steps"][step]["outputs"]
+
+
+@pytest.mark.parametrize(
+    ("step", "how"),
+    [(step, signal.SIGKILL) for step in ("train", "calibrate", "report")]
+    + [(step, signal.SIGINT) for step in ("train", "validate", "calibrate")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_run_that_is_stopped_goes_on(finished, tmp_path, step, how):
+    """kill -9 or Ctrl-C once a step has begun; the next run ends with the files of one that was never stopped."""
     done, _ = finished
-    folder = tmp_path / "killed"
+    folder = tmp_path / "stopped"
     if step != "train":
-        # What comes before is copied from the finished run: its manifest says that it is good.
-        shutil.copytree(done, folder)
-        manifest = json.loads((folder / "manifest.json").read_text())
-        names = list(manifest["steps"])
-        for later in ("calibrate", "report"):
-            if later == step or step == "calibrate":
-                for output in manifest["steps"].pop(later, {"outputs": {}})["outputs"]:
-                    (folder / output).unlink(missing_ok=True)
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-        assert names
-    options = ("--until", "freeze") if step == "train" else ()
-    with subprocess.Popen(command(folder, *options), stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        without(done, folder, step)
+    options = ("--until", "freeze") if step == "train" else ("--until", step)
+
+    def heed() -> None:
+        # Tests that run in the background of a shell would hand down that Ctrl-C is to be ignored.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": heed}
+    with subprocess.Popen(command(folder, *options), text=True, cwd=ROOT, **given) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith(f"{step}:"):
@@ -148,14 +175,94 @@ def test_a_killed_run_goes_on(finished, tmp_path, step):
             deadline = time.monotonic() + 120
             while not (folder / "checkpoint.h5").exists() and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
+        before = {p: p.read_bytes() for p in folder.glob("*.json")}
+        os.kill(process.pid, how)
+        stderr = process.communicate()[1]
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        said = f"l1ad: interrupted in the step {step}; nothing is lost: the same command goes on from there\n"
+        assert stderr.endswith(said)
+        assert "Traceback" not in stderr
+    for path, content in before.items():
+        assert path.read_bytes() == content
     result = run(folder, *options)
     assert result.returncode == 0, result.stderr
-    wanted = {"train": "trigger.json", "calibrate": "thresholds.json", "report": "report.html"}[step]
-    if wanted == "report.html":
-        assert (folder / wanted).stat().st_size == (done / wanted).stat().st_size
-    else:
-        assert (folder / wanted).read_bytes() == (done / wanted).read_bytes()
+    assert not list(folder.rglob(".*.part"))
+    if step in ("train", "calibrate"):
+        last = "freeze" if step == "train" else step
+        assert outputs(folder, last) == outputs(done, last)
+    elif step == "report":
+        # The page holds floats that are printed alike, not the order in which plotly puts keys.
+        assert (folder / "report.html").stat().st_size == (done / "report.html").stat().st_size
+        assert set(outputs(folder, step)) == set(outputs(done, step))
+
+
+@contextlib.contextmanager
+def small_disk(where: Path, kilobytes: int) -> Iterator[Path]:
+    """A disk of its own; skips where none can be mounted."""
+    where.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(where)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small tmpfs is not permitted here: it needs root with CAP_SYS_ADMIN")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", str(where)], check=True)
+
+
+def test_a_full_disk_loses_nothing(finished, tmp_path):
+    """The scores of the calibration do not fit; with more room the same command ends as if nothing had been."""
+    done, _ = finished
+    ready = without(done, tmp_path / "ready", "calibrate")
+    used = sum(-(-p.stat().st_size // 4096) * 4 + 4 for p in ready.rglob("*"))
+    with small_disk(tmp_path / "disk", used + 300) as disk:
+        folder = disk / "run"
+        shutil.copytree(ready, folder)
+        before = {p: p.read_bytes() for p in folder.glob("*.json")}
+        result = run(folder, "--until", "calibrate")
+        assert result.returncode == 2
+        assert "No space left on device" in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert {p: p.read_bytes() for p in folder.glob("*.json")} == before
+        assert not list(folder.rglob(".*.part"))
+        subprocess.run(["mount", "-o", f"remount,size={used + 8000}k", str(disk)], check=True)
+        result = run(folder, "--until", "calibrate")
+        assert result.returncode == 0, result.stderr
+        assert outputs(folder, "calibrate") == outputs(done, "calibrate")
+
+
+def test_files_that_may_not_grow_lose_nothing(finished, tmp_path):
+    """A quota on the size of files, which needs no rights: the same as a full disk."""
+    folder = without(finished[0], tmp_path / "run", "calibrate")
+    before = {p: p.read_bytes() for p in folder.glob("*.json")}
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    command_line = command(folder, "--until", "calibrate")
+    result = subprocess.run(command_line, capture_output=True, text=True, cwd=ROOT, check=False, preexec_fn=limit)
+    assert result.returncode == 2
+    assert "File too large" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert {p: p.read_bytes() for p in folder.glob("*.json")} == before
+    assert not list(folder.rglob(".*.part"))
+
+
+def test_a_read_only_folder_is_one_line(finished, tmp_path):
+    with contextlib.ExitStack() as stack:
+        if os.geteuid() == 0:
+            # Nobody may write where root may not: on a disk that is read-only.
+            disk = stack.enter_context(small_disk(tmp_path / "disk", 20_000))
+            folder = Path(shutil.copytree(finished[0], disk / "run"))
+            subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        else:
+            folder = Path(shutil.copytree(finished[0], tmp_path / "run"))
+            folder.chmod(0o555)
+            stack.callback(folder.chmod, 0o755)
+        result = run(folder, "--from", "report")
+    assert result.returncode == 2
+    assert "expected a folder that can be written" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_two_runs_in_one_folder(finished):
@@ -193,6 +300,7 @@ def test_config_that_is_not_utf8(tmp_path):
     result = subprocess.run([*L1AD, "run", str(path)], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 2
     assert "UTF-8" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_frozen_trigger_scores_without_tensorflow(finished):

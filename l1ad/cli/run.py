@@ -22,7 +22,11 @@ def register(app: typer.Typer) -> None:
 class _Log:
     """A plain log: one line when a step begins and one when it ends."""
 
+    def __init__(self) -> None:
+        self.step = ""
+
     def started(self, name: str, about: str) -> None:
+        self.step = name
         typer.echo(f"{name}: {about}")
 
     def note(self, text: str) -> None:
@@ -30,6 +34,9 @@ class _Log:
 
     def finished(self, done: Done) -> None:
         typer.echo(f"{done.name}: {_state(done)}")
+
+    def close(self) -> None:
+        """Nothing stays open."""
 
 
 class _Display:
@@ -40,9 +47,10 @@ class _Display:
         self._status: Any = None
         self._start = 0.0
         self._about = ""
+        self.step = ""
 
     def started(self, name: str, about: str) -> None:
-        self._start, self._about = time.monotonic(), f"{name}: {about}"
+        self._start, self._about, self.step = time.monotonic(), f"{name}: {about}", name
         self._status = self._console.status(self._about)
         self._status.start()
 
@@ -93,14 +101,16 @@ def run(
     checked = RunConfig.of(apply_settings(read_yaml(path), setting or [], where=str(path)), where=str(path))
     folder = run_dir or Path("runs") / checked.name
     console = Console()
-    if not console.is_terminal:
-        run_steps(checked, folder, _Log(), first=first, last=last, force=force)
-    else:
-        display = _Display(console)
-        try:
-            run_steps(checked, folder, display, first=first, last=last, force=force)
-        finally:
-            display.close()
+    display = _Display(console) if console.is_terminal else _Log()
+    try:
+        run_steps(checked, folder, display, first=first, last=last, force=force)
+    except KeyboardInterrupt:
+        display.close()
+        again = "nothing is lost: the same command goes on from there"
+        typer.echo(f"l1ad: interrupted in the step {display.step}; {again}", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        display.close()
     page = folder / "report.html"
     if page.exists() and last in (None, "report"):
         typer.echo(f"open {page}")
