@@ -1,10 +1,10 @@
 """Every configuration on every realisation: are they the same integer on a million events?
 
-    python bench/validate_all.py --runs runs --events cms_calo_regions=regions.h5 --events atlas_l1topo=atlas.h5
+    python bench/validate_all.py --runs runs [--events LAYOUT=FILE]
 
-A configuration whose run folder (RUNS/NAME with its ``trigger.json``) is not there is trained for --epochs first, on
-the files of its layout or, without any, on random crossings: the arithmetic is what is compared here, not the physics.
-Zero bias: the bundled crossings or the files given, then as many again perturbed and random ones as make up --events.
+A configuration whose run folder (RUNS/NAME with its ``trigger.json``) is not there is trained for --epochs first: the
+arithmetic is what is compared here, not the physics. Events: the bundled zero bias of its layout or the files given,
+the adversarial ones, and for what is missing to --n half perturbed crossings and half random words.
 What was compared for this trigger before, on as many events, is not done again (--again does it).
 """
 
@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from common import arguments, report
 
-from l1ad import Events, Trigger
+from l1ad import Trigger
 from l1ad.config import RunConfig
-from l1ad.events.bundled import bundled
+from l1ad.events.bundled import bundled_zero_bias
 from l1ad.events.layout import get_layout
 from l1ad.train import train
 from l1ad.trigger.freeze import freeze
@@ -58,8 +57,6 @@ SUBJECTS = {
 }
 #: Those that are compared if none is named: the others are convolutions and variants that take much longer.
 USUAL = tuple(SUBJECTS)[:9]
-#: The bundled crossings are words of these layouts.
-UGT = ("cms_ugt", "adc2021")
 
 
 def main() -> None:
@@ -119,7 +116,9 @@ def _arguments() -> argparse.Namespace:
 def _more(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of run folders, by configuration")
     parser.add_argument("--events", action="append", default=[], metavar="LAYOUT=FILE", help="zero bias; repeatable")
-    parser.add_argument("--only", action="append", choices=list(SUBJECTS), help="this configuration, whatever it is; repeatable")
+    parser.add_argument(
+        "--only", action="append", choices=list(SUBJECTS), help="this configuration, whatever it is; repeatable"
+    )
     parser.add_argument("--n", type=int, default=1_000_000, help="events of each realisation")
     parser.add_argument("--n-rtl", type=int, default=200_000, help="events of the simulation clock by clock")
     parser.add_argument("--epochs", type=int, default=2, help="of a configuration that is not there")
@@ -134,40 +133,18 @@ def _run_folder(name: str, options: argparse.Namespace) -> Path:
     subject = SUBJECTS[name]
     config = RunConfig.read(Path(__file__).resolve().parents[1] / "configs" / f"{subject.config}.yaml")
     value = {**config.model_dump(mode="json"), **subject.changes, "name": name}
-    layout = value["data"]["layout"]
-    paths = options.files.get(layout, [])
-    if not paths and layout not in UGT:
-        paths = [str(_random_crossings(layout, options.runs / f"{layout}.h5"))]
-    value["data"] |= {"paths": paths, "max_events": 50_000, **({} if paths else {"sample": "bundled"})}
+    paths = options.files.get(value["data"]["layout"], [])
+    value["data"] |= {"paths": paths, "sample": None if paths else "bundled", "max_events": 50_000}
     value["training"]["epochs"] = options.epochs
-    if not paths:
-        value["data"]["layout"] = "cms_ugt"
     _say(f"{name}: {options.epochs} epochs, for there is no {folder / 'trigger.json'}")
     train(value, folder, overwrite=True)
     freeze(folder)
     return folder
 
 
-def _random_crossings(layout: str, path: Path) -> Path:
-    """Soft random words, for want of events of a layout."""
-    if not path.is_file():
-        words = get_layout(layout).words
-        rng = np.random.default_rng(1)
-        hw = np.zeros((20_000, len(words), max(map(len, words))), dtype=np.int16)
-        for i, row in enumerate(words):
-            for k, word in enumerate(row):
-                codes = rng.integers(word.code_min, word.code_max + 1, len(hw))
-                hw[:, i, k] = codes >> rng.integers(0, 8, len(hw)) if word.kind == "magnitude" else codes
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Events.from_arrays(hw, layout=layout).write(path)
-    return path
-
-
 def _events(trigger: Trigger, options: argparse.Namespace) -> list[str]:
-    given: list[str] = options.files.get(trigger.layout.name, [])
-    return given or (
-        [str(bundled("zero_bias")), str(bundled("zero_bias_weighted"))] if trigger.layout.name in UGT else []
-    )
+    layout = trigger.layout.name
+    return options.files.get(layout) or [str(bundled_zero_bias(layout, weighted=w)) for w in (False, True)]
 
 
 def _done(row: dict[str, Any] | None, trigger: str, n: int) -> bool:

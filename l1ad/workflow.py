@@ -124,7 +124,7 @@ def steps(config: RunConfig, folder: Path) -> tuple[Step, ...]:
             ("trigger.json", "model.h5"),
             (),
             lambda note: _convert(config, folder, note),
-            lambda: _existing(folder, *projects, "resources.json"),
+            lambda: _existing(folder, *projects, "firmware/alkaid/resources.json"),
         ),
         Step(
             "validate",
@@ -294,49 +294,23 @@ def _convert(config: RunConfig, folder: Path, note: Note) -> str:
             latency_clocks=config.firmware.latency_clocks,
         )
         if name == "alkaid":
-            _resources(config, folder, project, note)
+            _resources(config, project, note)
         made.append(name)
     return ", ".join(made)
 
 
-def _resources(config: RunConfig, folder: Path, project: Any, note: Note) -> None:
-    """Write ``resources.json``: what the design is expected to cost, each figure with where it is from."""
+def _resources(config: RunConfig, project: Any, note: Note) -> None:
+    """Write what the RTL is expected to cost beside it; open synthesis if it is asked for and installed."""
     from l1ad.backends import synthesis
 
-    clocks = config.firmware.latency_clocks
-    cost = project.cost
-    rows = [
-        {
-            "name": "alkaid",
-            "lut": round(cost.lut),
-            "ff": cost.ff,
-            "dsp": 0,
-            "bram": 0,
-            "latency": clocks,
-            "ii": 1,
-            "provenance": cost.provenance,
-        }
-    ]
+    counted = None
     if config.firmware.open_synthesis:
         note("open synthesis")
         try:
-            found = synthesis.synthesise(project)
+            counted = synthesis.synthesise(project)
         except MissingToolError as error:
             note(str(error))
-        else:
-            rows.append(
-                {
-                    "name": found.tool,
-                    "lut": found.lut,
-                    "ff": found.ff,
-                    "dsp": found.dsp,
-                    "bram": found.bram,
-                    "latency": clocks,
-                    "ii": 1,
-                    "provenance": found.provenance,
-                }
-            )
-    write_json(folder / "resources.json", rows)
+    synthesis.write_table(project, counted)
 
 
 #: Realisations that the projects of a back end give; the replay of QKeras and the fast kernel are always there.

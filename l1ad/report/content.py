@@ -171,7 +171,7 @@ def gather(
         prove(trigger.program),
         read_history(run_dir / "history.csv"),
         read_json(run_dir / "validation.json") if (run_dir / "validation.json").exists() else None,
-        read_json(run_dir / "resources.json") if (run_dir / "resources.json").exists() else [],
+        read_json(resources) if (resources := run_dir / "firmware" / "alkaid" / "resources.json").exists() else [],
         tuple(views),
         _catalogue(trigger, decided, thresholds),
         rate.hz,

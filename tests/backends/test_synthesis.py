@@ -14,6 +14,7 @@ from l1ad import Trigger
 from l1ad.backends import native, plain_verilog, rtl, synthesis
 from l1ad.errors import InputError
 from l1ad.events.layout import ObjectGroup, ObjectLayout, Word
+from l1ad.io import read_json
 from l1ad.trigger.build import ProgramBuilder
 from l1ad.trigger.fixed import FixedType
 
@@ -142,3 +143,17 @@ def test_deployed_v4_meets_its_figure(v4: Trigger, tmp_path: Path) -> None:
     assert found.dsp == 0
     assert found.lut <= 12_312
     assert found.bram == 0
+
+
+def test_the_figures_are_kept_in_the_project_each_with_its_source(tmp_path: Path) -> None:
+    made = rtl.convert(scaling(), None, tmp_path / "p", latency_clocks=2, ignore_estimate=True)
+    rows = synthesis.write_table(made, None)
+    assert read_json(made.folder / "resources.json") == rows
+    assert [row["latency"] for row in rows] == [2]
+    assert "estimate" in str(rows[0]["provenance"])
+    counted = synthesis.Synthesis(
+        lut=7, inverters=1, ff=3, dsp=0, bram=0, carry=1, muxf=0, family="xc7", seconds=0.1, tool="Yosys", cells={}
+    )
+    both = synthesis.write_table(made, counted)
+    assert [row["lut"] for row in both] == [rows[0]["lut"], 7]
+    assert "not placed" in str(both[1]["provenance"])
