@@ -118,6 +118,24 @@ class Word:
         return scaled.astype(np.int64)
 
 
+#: Events whose words lie side by side in one pass for the extremes: rows long enough for vector instructions.
+_SIDE_BY_SIDE = 64
+
+
+def _extremes(hw: IntArray) -> tuple[IntArray, IntArray]:
+    """Smallest and largest code of each word over the events of (N, slots, features), N at least 1."""
+    whole = len(hw) - len(hw) % _SIDE_BY_SIDE
+    rest = hw[whole:] if whole < len(hw) else hw[-1:]
+    low, high = rest.min(axis=0), rest.max(axis=0)
+    if whole:
+        # numpy reduces rows of 57 words one by one, rows of some thousand ten times as fast
+        rows = hw[:whole].reshape(-1, _SIDE_BY_SIDE * low.size)
+        shape = (_SIDE_BY_SIDE, *low.shape)
+        low = np.minimum(low, rows.min(axis=0).reshape(shape).min(axis=0))
+        high = np.maximum(high, rows.max(axis=0).reshape(shape).max(axis=0))
+    return low, high
+
+
 @dataclass(frozen=True)
 class ObjectGroup:
     """A run of slots of one object type: its name, how many, and one word a feature.
@@ -297,7 +315,7 @@ class ObjectLayout:
             raise LayoutError(where, "type", hw.dtype, "integers")
         if not len(hw):
             return
-        low, high = hw.min(axis=0), hw.max(axis=0)
+        low, high = _extremes(hw)
         bad = (low < self.code_min) | (high > self.code_max)
         if bad.any():
             slot, feature = np.argwhere(bad)[0]

@@ -141,3 +141,16 @@ def test_slots_of_any_layout_tile_the_crossing(counts: list[int], features: int)
 def test_an_unknown_layout_lists_the_known_ones() -> None:
     with pytest.raises(LayoutError, match="cms_ugt, adc2021, cms_calo_regions, atlas_l1topo"):
         get_layout("cms")
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 200])
+def test_a_word_that_is_not_legal_is_found_wherever_it_is(n: int) -> None:
+    layout = get_layout("cms_ugt")
+    for event in {0, n // 2, n - 1}:
+        for slot, feature, code in ((0, 1, 1), (18, 2, 144), (5, 0, -1), (8, 1, 256)):
+            hw = np.zeros((n, *layout.shape), np.int16)
+            layout.check(hw, where="words")
+            hw[event, slot, feature] = code
+            for words in (hw, np.asfortranarray(hw)):
+                with pytest.raises(LayoutError, match=f"found {code}, expected"):
+                    layout.check(words, where="words")
