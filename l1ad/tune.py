@@ -226,19 +226,30 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def draw_pareto(path: Path, trials: Sequence[Trial], *, rate_khz: float) -> None:
-    """Draw efficiency against LUTs of all trials and their Pareto front."""
+    """Draw efficiency against LUTs of all trials and their Pareto front; each point bears the number of its trial."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import StrMethodFormatter
 
-    figure = Figure(figsize=(6.0, 4.5), layout="constrained")
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.add_subplot()
     points = [(trial.figures.efficiency, trial.figures.luts) for trial in trials]
     front = pareto_front(points)
-    axes.scatter([p[1] for p in points], [100 * p[0] for p in points], color="0.7", label="trials")
+    best = 100 * max(point[0] for point in points)
     x, y = [points[i][1] for i in front], [100 * points[i][0] for i in front]
-    axes.step(x, y, where="post", color="C0", marker="o", label="Pareto front")
-    axes.set_xlabel("LUTs (estimate of alkaid)")
-    axes.set_ylabel(f"Mean signal efficiency at {rate_khz:g} kHz [%]")
-    axes.legend()
+    # Beyond the dearest point of the front nothing is gained.
+    axes.step([*x, max(point[1] for point in points)], [*y, best], where="post", color="C0", zorder=1)
+    axes.scatter([p[1] for p in points], [100 * p[0] for p in points], color="0.6", label="trial", zorder=2)
+    axes.scatter(x, y, color="C0", label="on the Pareto front: none is both better and smaller", zorder=3)
+    for trial, (gain, cost) in zip(trials, points):
+        axes.annotate(str(trial.number), (cost, 100 * gain), (4, 4), textcoords="offset points", fontsize="x-small")
+    axes.set_xlabel("Look-up tables (estimate of alkaid)")
+    axes.set_ylabel(f"Mean signal efficiency at {rate_khz:g} kHz total rate [%]")
+    axes.set_title(f"{len(trials)} trials by number: run folders trial_NNN", fontsize="medium")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_ylim(0.0, 1.12 * best if best else 1.0)
+    axes.set_xlim(left=0.0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="lower right")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
 
@@ -362,22 +373,29 @@ def scan_bits(
 def draw_scan(path: Path, points: Sequence[ScanPoint], *, rate_khz: float) -> None:
     """Draw every figure against the width, PTQ and QAT."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     panels = (
-        ("auc", "Mean AUC", 1.0),
-        ("tpr_1e5", "Mean TPR at FPR 1e-5 [%]", 100.0),
-        ("efficiency", f"Mean efficiency at {rate_khz:g} kHz [%]", 100.0),
-        ("luts", "LUTs (estimate of alkaid)", 1.0),
+        ("auc", "Area under the ROC curve", 1.0),
+        ("tpr_1e5", "True-positive rate at a\nfalse-positive rate of 1e-5 [%]", 100.0),
+        ("efficiency", f"Signal efficiency at\n{rate_khz:g} kHz total rate [%]", 100.0),
+        ("luts", "Look-up tables, thousands\n(estimate of alkaid)", 1e-3),
     )
+    methods = {"ptq": ("s", "trained in float, then quantised (PTQ)"), "qat": ("o", "trained in these words (QAT)")}
     figure = Figure(figsize=(9.0, 6.5), layout="constrained")
     for number, (name, label, unit) in enumerate(panels, start=1):
         axes = figure.add_subplot(2, 2, number)
-        for method, marker in (("ptq", "s"), ("qat", "o")):
+        for method, (marker, text) in methods.items():
             chosen = [point for point in points if point.method == method]
             values = [unit * getattr(point.figures, name) for point in chosen]
-            axes.plot([point.bits for point in chosen], values, marker=marker, label=method.upper())
-        axes.set_xlabel("Bits of weights and activations")
+            axes.plot([point.bits for point in chosen], values, marker=marker, label=text)
+        axes.set_xlabel("Bits of weights, biases and hidden activations")
         axes.set_ylabel(label)
-        axes.legend()
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if name != "auc":
+            axes.set_ylim(bottom=0.0)
+        axes.grid(alpha=0.3)
+    figure.suptitle("Words of fewer bits: means over the signals, and what the trigger costs")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
