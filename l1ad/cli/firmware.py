@@ -44,6 +44,10 @@ def convert(
         str,
         typer.Option(help="hls4ml: whose network: hls4ml (of the trained model), printed (from the integers) or auto."),
     ] = "auto",
+    thresholds: Annotated[
+        Optional[Path],
+        typer.Option(help="thresholds.json (or its folder) of this trigger: its integers become the threshold bits."),
+    ] = None,
     synthesis: Annotated[
         bool, typer.Option("--synthesis", help="alkaid: count LUT, FF and DSP with Yosys (a minute or two).")
     ] = False,
@@ -54,6 +58,7 @@ def convert(
     from l1ad.backends.registry import BACKENDS
     from l1ad.backends.registry import convert as make
     from l1ad.errors import InputError
+    from l1ad.rates.files import load_thresholds
     from l1ad.trigger.program import Trigger
 
     names = list(BACKENDS) if backend == "all" else [backend]
@@ -61,6 +66,8 @@ def convert(
     if unknown:
         raise InputError("convert", "--backend", unknown[0], f"all, {', '.join(BACKENDS)}")
     trigger = Trigger.load(target)
+    if thresholds is not None:
+        trigger = trigger.with_thresholds(load_thresholds(thresholds, trigger_hash=trigger.hash).values)
     run_dir = target if target.is_dir() else None
     root = out or (target if target.is_dir() else target.parent) / "firmware"
     device = {"part": part, "latency_clocks": latency_clocks, "clock_ns": clock_ns}

@@ -56,7 +56,7 @@ def plot_rates(curves: Mapping[str, RateCurve], thresholds: Sequence[Threshold],
         for item in thresholds:
             axes.axhline(item.target_hz / 1e3, color="0.5", lw=1, ls="--")
             axes.annotate(
-                f"{item.name}: {item.threshold}",
+                f"{item.name}: {item.kind} rate at {item.threshold} and above",
                 (1.0, item.target_hz / 1e3),
                 xycoords=("axes fraction", "data"),
                 xytext=(-4, 2),
@@ -71,7 +71,11 @@ def plot_rates(curves: Mapping[str, RateCurve], thresholds: Sequence[Threshold],
         floor = 0.05 * min(item.target_hz for item in thresholds)
         highest = max(float(curve.hz.max()) for curve in curves.values())
         axes.set_ylim(floor / 1e3, 4.0 * highest / 1e3)
-        last = max(int(curve.threshold[curve.hz > floor].max(initial=1)) for curve in curves.values())
+        # As far as the kind of rate that was asked for goes: another one's long tail would push it into a corner.
+        asked = {str(item.kind) for item in thresholds}
+        last = max(
+            int(curve.threshold[curve.hz > floor].max(initial=1)) for curve in curves.values() if curve.kind in asked
+        )
         axes.set_xlim(0, 1.35 * max([last, *(item.threshold for item in thresholds)]))
         axes.set_xlabel("threshold (integer, LSB 1/16)")
         axes.set_ylabel("rate (kHz)")
@@ -109,11 +113,28 @@ def plot_efficiencies(
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlim(0.05, 300)
+        for point, hz in _targets(signals).items():
+            axes.axvline(hz / 1e3, color="0.7", lw=1, ls="--", zorder=0)
+            axes.annotate(
+                point, (hz / 1e3, 0.0), xycoords=("data", "axes fraction"), xytext=(3, 6),
+                textcoords="offset points", ha="left", va="bottom", rotation=90, fontsize=10, color="0.4",
+            )  # fmt: skip
         seen = [np.interp(-0.05, -x, y) for x, y in drawn]
-        axes.set_ylim(0.5 * max(min(seen, default=1.0), 1e-3), 300)
+        axes.set_ylim(0.5 * max(min(seen, default=1.0), 1e-3), 130)
         axes.set_xlabel(f"{_AXES.get(axis_kind, 'rate')} (kHz)")
         axes.set_ylabel("efficiency (%)" if kind == "total" else f"{kind} efficiency (%)")
-        axes.legend(loc="upper left", frameon=False, ncols=2)
+        # Beside the axes: curves reach every corner of them.
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+
+
+def _targets(signals: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Rate of each working point by its name, Hz."""
+    return {
+        str(point): float(hz)
+        for content in signals.values()
+        for point, hz in content["efficiency_curve"]["thresholds_hz"].items()
+        if hz > 0
+    }
 
 
 def plot_stability(

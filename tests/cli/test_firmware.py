@@ -12,8 +12,11 @@ from typer.testing import CliRunner
 pytest.importorskip("alkaid", reason="alkaid is not installed: pip install 'l1ad[rtl]'")
 
 from l1ad import Trigger
+from l1ad.backends.cmssw import read_menu_fragment
 from l1ad.cli import app
-from l1ad.errors import CheckFailed, InputError
+from l1ad.errors import CheckFailed, InputError, TriggerError
+from l1ad.rates import load_thresholds
+from tests.rates.conftest import make_events
 
 TYPES = {
     "input": "ap_fixed<8,6,RND_CONV,SAT>",
@@ -69,6 +72,33 @@ def test_convert_of_a_file_with_options(folder: Path) -> None:
     assert status == 0, error
     assert (out / "alkaid" / "src" / "tiny.vhd").is_file()
     assert "xcvu9p-flga2104-2-e" in (out / "alkaid" / "build.tcl").read_text()
+
+
+def test_thresholds_reach_the_bits_of_the_firmware_and_the_menu(folder: Path) -> None:
+    make_events(1, 4000).write(folder / "zb.h5")
+    arguments = ["--zero-bias", folder / "zb.h5", "--rate", "Tight=200,Loose=900", "--kind", "total"]
+    assert call("calibrate", folder, *arguments)[0] == 0
+    given = load_thresholds(folder, trigger_hash=make(1).hash).values
+    for backend in ("alkaid", "cmssw"):
+        status, _, error = call("convert", folder, "-b", backend, "--thresholds", folder)
+        assert status == 0, error
+    decisions = json.loads((folder / "firmware" / "alkaid" / "ports.json").read_text())["decisions"]
+    assert {entry["name"]: entry["threshold"] for entry in decisions} == given
+    assert read_menu_fragment(folder / "firmware" / "cmssw" / "menu.yaml", make(1)) == given
+    # The program is the same: what was proven before still holds, and its file has no thresholds of its own.
+    assert call("validate", folder, "--n", 2000, "--realisations", "alkaid,fast")[0] == 0
+    assert Trigger.load(folder).thresholds == {}
+
+
+def test_thresholds_of_another_trigger_reach_nothing(folder: Path) -> None:
+    make_events(1, 4000).write(folder / "zb.h5")
+    assert call("calibrate", folder, "--zero-bias", folder / "zb.h5", "--rate", "900", "--kind", "total")[0] == 0
+    make(2).save(folder / "trigger.json")
+    status, _, error = call("convert", folder, "-b", "cmssw", "--thresholds", folder)
+    assert status != 0
+    assert isinstance(error, TriggerError)
+    assert "thresholds.json: trigger hash" in str(error)
+    assert not (folder / "firmware" / "cmssw").exists()
 
 
 def test_convert_refuses_the_folder_of_another_trigger(folder: Path) -> None:
