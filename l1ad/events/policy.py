@@ -43,7 +43,9 @@ def sort_objects(hw: npt.NDArray[np.int16], layout: ObjectLayout) -> tuple[npt.N
         if group.count < 2 or group.name == "region":
             continue
         part = hw[:, layout.slices[group.name]]
-        unsorted = (np.diff(part[:, :, 0].astype(np.int32), axis=1) > 0).any(axis=1)
+        # Slot by slot: each comparison then runs through memory of one slot, not over all words of all events.
+        first = np.ascontiguousarray(part[:, :, 0].T)
+        unsorted = (first[1:] > first[:-1]).any(axis=0)
         if not unsorted.any():
             continue
         if result is hw:

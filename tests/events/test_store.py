@@ -416,7 +416,7 @@ def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="write"):
+    with pytest.raises(InputError, match="folder: found a file of that name"):
         make(3).write(tmp_path / "file" / "e.h5")
 
 
