@@ -362,7 +362,6 @@ class _Loop:
             best = state.best
             state.history = history
         settled = max(stage.settled, pruner.settled if pruner else 0)
-        validation = DeviceData.of(*self.data.validation, self.geometry) if len(self.data.validation[0]) else None
         fits = self.data.n_train <= self.config.data.window_events
         resident = DeviceData.of(*self.data.train, self.geometry) if fits else None
         writer = _summary_writer(self.folder) if training.tensorboard else None
@@ -372,8 +371,8 @@ class _Loop:
             self._require_finite_weights(stage, state.epoch)
             row["learning_rate"] = float(np.asarray(optimizer.learning_rate))
             row["sparsity"] = sparsity(stage.prunable)
-            if validation is not None:
-                row.update({f"val_{k}": v for k, v in evaluate(validation).items()})
+            if len(self.data.validation[0]):
+                row.update({f"val_{k}": v for k, v in evaluate(*self.data.validation).items()})
                 self._require_finite(row["val_loss"], stage, state.epoch, "the validation")
                 if state.epoch * self.steps >= settled and row["val_loss"] < state.best_loss:
                     state.best_loss, state.best_epoch = row["val_loss"], state.epoch

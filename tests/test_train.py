@@ -160,6 +160,49 @@ def test_a_loss_that_is_no_number_stops(small, tmp_path):
     assert not (tmp_path / "run" / "model.h5").exists()
 
 
+def test_a_loss_that_is_no_number_later_keeps_the_last_good_checkpoint(small, finished, tmp_path, monkeypatch):
+    from l1ad import train as module
+
+    real = module.make_steps
+
+    def breaking(*args, **options):
+        run = real(*args, **options)
+
+        def call(data, order, first, step, n):
+            values = run(data, order, first, step, n)
+            # The second batch of the third epoch, of whole batches of 80 % of 3000 events.
+            return np.where(np.arange(n)[:, None] + step == 2 * (finished.n_train // 256) + 1, np.nan, values)
+
+        return call
+
+    monkeypatch.setattr(module, "make_steps", breaking)
+    with pytest.raises(TrainingFailed, match=r"epoch 3, batch 2 of \d+; the last good checkpoint is kept in .*h5"):
+        train(small, tmp_path / "run")
+    assert not (tmp_path / "run" / "model.h5").exists()
+    monkeypatch.undo()
+    resumed = train(small, tmp_path / "run")
+    assert resumed.resumed
+    for x, y in zip(finished.network.encoder.get_weights(), resumed.network.encoder.get_weights(), strict=True):
+        assert np.array_equal(x, y)
+
+
+def test_tensorboard_gets_every_number_of_an_epoch(small, tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed: pip install tensorboard")
+    from l1ad.model.keras import import_tf
+
+    tf = import_tf().tf
+    result = train({**small, "training": {**small["training"], "epochs": 2, "tensorboard": True}}, tmp_path / "run")
+    (path,) = (tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*")
+    found = {}
+    for record in tf.data.TFRecordDataset(str(path)):
+        event = tf.compat.v1.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            found[value.tag, event.step] = float(tf.make_ndarray(value.tensor))
+    for row in result.history:
+        for name in ("loss", "val_loss", "kl", "sparsity"):
+            assert found["vae/" + name, row["epoch"]] == pytest.approx(row[name], rel=1e-6), name
+
+
 def test_early_stopping_keeps_the_best_epoch(small, tmp_path):
     training = {"epochs": 40, "batch": 256, "patience": 2, "rate": {"value": 0.1}}
     result = train({**small, "pruning": {}, "training": training}, tmp_path / "run")

@@ -157,8 +157,11 @@ def make_steps(
 
 def make_evaluation(
     stage: Stage, geometry: Geometry, terms: Sequence[str], *, seed: int, batch: int = 32768
-) -> Callable[[DeviceData], dict[str, float]]:
-    """A function that evaluates the terms of a stage on data without training, always with the same random numbers."""
+) -> Callable[[npt.NDArray[np.int16], npt.NDArray[np.float32]], dict[str, float]]:
+    """A function that evaluates the terms of a stage on codes and weights, always with the same random numbers.
+
+    The arrays go to the device batch by batch: they may be files that are larger than the memory.
+    """
     tf = import_tf().tf
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
@@ -168,13 +171,14 @@ def make_evaluation(
         values = stage.loss(data, False)
         return tf.stack([values[name] for name in terms])
 
-    def call(data: DeviceData) -> dict[str, float]:
+    def call(codes: npt.NDArray[np.int16], weight: npt.NDArray[np.float32]) -> dict[str, float]:
         total = np.zeros(len(terms))
         norm = 0.0
-        for number, start in enumerate(range(0, len(data), batch)):
-            codes, weight = data.codes[start : start + batch], data.weight[start : start + batch]
-            share = float(np.sum(np.asarray(weight)))
-            total += share * np.asarray(run(codes, weight, tf.constant(number, tf.int32)), dtype=np.float64)
+        for number, start in enumerate(range(0, len(codes), batch)):
+            piece = weight[start : start + batch]
+            share = float(np.sum(piece))
+            on_device = tf.constant(codes[start : start + batch]), tf.constant(piece), tf.constant(number, tf.int32)
+            total += share * np.asarray(run(*on_device), dtype=np.float64)
             norm += share
         return dict(zip(terms, (total / norm).tolist()))
 
