@@ -37,8 +37,16 @@ GAIN = SearchConfig.model_validate(
     {
         "window": "B3",
         "fraction": 0.01,
-        "features": ["m", "tau21", "tau32", "tau43"],
-        "trees": {"members": 5, "max_iterations": 60, "max_leaf_nodes": 16},
+        "features": ["m", "tau21"],
+        "combine": "sum",
+        # A few hundred events in the window: small trees, and as many as are asked for.
+        "trees": {
+            "members": 3,
+            "max_iterations": 50,
+            "max_leaf_nodes": 8,
+            "min_samples_leaf": 15,
+            "early_stopping": False,
+        },
         "fit": {"low": 1460, "high": 6800, "bin_width": 20, "orders": [2, 3, 4]},
         "vae": {"particles": 30, "epochs": 30},
         "systematics": None,

@@ -12,6 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from l1ad.errors import ConfigError, InputError
+from l1ad.report import search_page
 from l1ad.search import dijet_search, jets, outputs
 from l1ad.search.config import SearchConfig
 from l1ad.search.stats import limits
@@ -75,6 +76,9 @@ def test_a_signal_is_found_where_the_inclusive_search_sees_little() -> None:
     heavy = next(f for f in study.features if f.name == "m")
     middle = 0.5 * (heavy.edges[1:] + heavy.edges[:-1])
     assert heavy.anomalous @ middle > 1.5 * (heavy.ordinary @ middle)
+    page = search_page.render(result, sample="Toy dijets.")
+    for part in ("figure-fit", "figure-sic", "figure-features", "What the score depends on", "+1.00"):
+        assert part in page
     # Far above the 3 % that a random selection would take.
     used = events[events.in_signal_region()]
     assert result.tagged.selected[used.label == 1].mean() > 0.4

@@ -114,6 +114,23 @@ def test_the_model_with_the_smallest_validation_loss_is_kept() -> None:
     assert np.std(predict(other.x)) < 0.08
 
 
+def test_without_early_stopping_all_trees_are_kept() -> None:
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(600, 3))
+    noise = weak.Samples(x, (rng.uniform(size=600) < 0.5).astype(np.int8), np.ones(600))
+    other = weak.Samples(rng.normal(size=(600, 3)), (rng.uniform(size=600) < 0.5).astype(np.int8), np.ones(600))
+    trees = weak.Trees(members=1, max_iterations=60, max_leaf_nodes=16, early_stopping=False)
+    assert np.std(trees.train(noise, other, np.random.default_rng(0))(other.x)) > 0.1
+
+
+def test_two_jets_by_the_larger_rank_or_by_their_sum() -> None:
+    table = _events(np.random.default_rng(1), 1500, 60)
+    scores = {c: _cross(table, weak.cwola_hunting(TREES, combine=c)) for c in ("max", "sum")}
+    # The same trainings: the sum of two ranks is at least the larger one and at most twice it.
+    assert np.all(scores["sum"] >= scores["max"] - 1e-9)
+    assert np.all(scores["sum"] <= 2 * scores["max"] + 1e-9)
+
+
 def test_scores_above_the_reference_keep_their_order() -> None:
     rank = weak._rank(np.array([0.1, 0.5, 0.91, 0.95]), np.linspace(0, 0.9, 10))
     assert np.all(np.diff(rank) > 0)
