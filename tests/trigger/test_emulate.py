@@ -571,6 +571,29 @@ def test_generated_c_under_the_sanitizers(tmp_path, level):
 
 
 @needs_compiler
+@pytest.mark.parametrize("options", [{}, {"unrolled_products": 0}])
+def test_parts_of_a_sum_may_overflow_by_the_rules_of_c(tmp_path, options):
+    """Five terms of up to 546 million reach beyond int32 before four others take them back: signed, C forbids that."""
+    builder = ProgramBuilder(ObjectLayout("parts", (ObjectGroup("g", 9, (Word("a", 8),)),)))
+    n = builder.input.size
+    lifted = builder.scale(
+        builder.input,
+        multiplier=np.ones(n, np.int64), offset=np.full(n, -200), shift=np.zeros(n, np.int64),
+        word=FixedType(16, 16), type=FixedType(12, 12),
+    )  # fmt: skip
+    assert lifted.interval.span == (200, 455)
+    weights = np.array([1_200_000] * 5 + [-1_200_000] * 4)[:, None]
+    sums = builder.dense(lifted, weights, weight_type=FixedType(22, 22))
+    assert -(1 << 31) <= sums.interval.span[0] < sums.interval.span[1] < 1 << 31
+    kept = builder.quantize(sums, FixedType(18, 32, True, "TRN", "SAT"))
+    program = builder.program(score=builder.quantize(kept, FixedType(18, 14)))
+    rows = words(np.random.default_rng(2), program, 60)
+    rows[5, :5], rows[5, 5:] = 255, 0
+    found = sanitized_scores(tmp_path, program, rows, "portable", **options)
+    assert np.array_equal(found, golden(program, rows))
+
+
+@needs_compiler
 @pytest.mark.parametrize("level", LEVELS)
 def test_impossible_words_and_gaps_between_rows_under_the_sanitizers(tmp_path, level):
     """A table must not be read beside its ends, whatever the words; words between rows are not read."""
