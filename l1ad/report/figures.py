@@ -24,7 +24,7 @@ def new_figure(height: int = 380, **layout: Any) -> Any:
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 64, "r": 16, "t": 24, "b": 52},
         height=height,
-        legend={"orientation": "h", "yanchor": "top", "y": -0.2, "x": 0, "itemsizing": "constant"},
+        legend={"orientation": "h", "yanchor": "top", "y": -0.22, "x": 0, "itemsizing": "constant"},
         font={"family": "system-ui, sans-serif", "size": 13},
         hovermode="closest",
         dragmode=False,
@@ -34,31 +34,38 @@ def new_figure(height: int = 380, **layout: Any) -> Any:
 
 
 def figure_of(plot: Plot) -> Any:
-    """The plotly figure of a plot."""
-    from plotly.subplots import make_subplots
+    """The plotly figure of a plot with one panel.
 
+    Raises
+    ------
+    ValueError
+        If there are several panels: see `single`.
+    """
+    (panel,) = plot.panels
     figure = new_figure(plot.height)
-    several = len(plot.panels) > 1
-    if several:
-        rows = -(-len(plot.panels) // 2)
-        grid = make_subplots(
-            rows=rows, cols=2, subplot_titles=[p.title for p in plot.panels], vertical_spacing=0.3 / rows
-        )
-        grid.update_layout(figure.layout)
-        grid.update_layout(legend={"y": -0.16 / rows})
-        figure = grid
-    for k, panel in enumerate(plot.panels):
-        where = {"row": k // 2 + 1, "col": k % 2 + 1} if several else {}
-        figure.update_xaxes(**_axis(panel.x), **where)
-        figure.update_yaxes(**_axis(panel.y), **where)
-        for curve in panel.curves:
-            _add(figure, curve, where, legend=k == 0, grouped=several)
-        for mark in panel.marks:
-            _mark(figure, mark, log=(panel.x if mark.axis == "x" else panel.y).log, **where)
-        if panel.right is not None:
-            figure.update_layout(yaxis2={**_axis(panel.right), "overlaying": "y", "side": "right", "showgrid": False})
-            figure.update_layout(margin={"r": 64})
+    figure.update_xaxes(**_axis(panel.x))
+    figure.update_yaxes(**_axis(panel.y))
+    for curve in panel.curves:
+        _add(figure, curve)
+    for mark in panel.marks:
+        _mark(figure, mark, log=(panel.x if mark.axis == "x" else panel.y).log)
+    if panel.right is not None:
+        # Ticks of its own, where plotly would put them beside those on the left.
+        right = {"overlaying": "y", "side": "right", "showgrid": False, "tickmode": "auto", "nticks": 6}
+        figure.update_layout(yaxis2={**_axis(panel.right), **right}, margin={"r": 64})
     return figure
+
+
+def single(plot: Plot) -> list[Plot]:
+    """A plot for each panel: on a page they stand side by side or, on a phone, below each other."""
+    if len(plot.panels) == 1:
+        return [plot]
+    return [
+        Plot(
+            f"{plot.name}-{k}", f"{panel.title}. {plot.caption}" if panel.title else plot.caption, (panel,), plot.height
+        )
+        for k, panel in enumerate(plot.panels, start=1)
+    ]
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
@@ -73,18 +80,17 @@ def _axis(axis: Axis) -> dict[str, Any]:
     return style
 
 
-def _add(figure: Any, curve: Curve, where: dict[str, int], *, legend: bool, grouped: bool) -> None:
+def _add(figure: Any, curve: Curve) -> None:
     if curve.band is not None:
         low, high = curve.band
         figure.add_scatter(
             x=np.concatenate([curve.x, curve.x[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself",
             mode="lines", line={"width": 0}, fillcolor=_faint(curve.colour), hoverinfo="skip", showlegend=False,
-            **where,
         )  # fmt: skip
     options: dict[str, Any] = {}
     if curve.kind == "points":
-        single = curve.error is not None
-        options["marker"] = {"color": curve.colour, "size": 7 if single else 4, "opacity": 1.0 if single else 0.6}
+        few = curve.error is not None
+        options["marker"] = {"color": curve.colour, "size": 7 if few else 4, "opacity": 1.0 if few else 0.6}
     else:
         options["line"] = {"color": curve.colour, "width": 2, "dash": curve.dash}
         if curve.kind == "steps":
@@ -93,27 +99,25 @@ def _add(figure: Any, curve: Curve, where: dict[str, int], *, legend: bool, grou
         options |= {"fill": "tozeroy", "fillcolor": _faint(curve.colour)}
     if curve.error is not None:
         options["error_y"] = {"type": "data", "array": curve.error, "thickness": 1.2, "width": 0}
-    if grouped:
-        options["legendgroup"] = curve.name
     if curve.right:
         options["yaxis"] = "y2"
     figure.add_scatter(
-        x=curve.x, y=curve.y, mode=_MODES[curve.kind], name=curve.name, showlegend=legend,
-        visible=True if curve.shown else "legendonly", **options, **where,
+        x=curve.x, y=curve.y, mode=_MODES[curve.kind], name=curve.name, showlegend=True,
+        visible=True if curve.shown else "legendonly", **options,
     )  # fmt: skip
 
 
-def _mark(figure: Any, mark: Mark, *, log: bool, **where: int) -> None:
+def _mark(figure: Any, mark: Mark, *, log: bool) -> None:
     """A thin line with its label; plotly wants the logarithm of a value for labels but not for lines."""
     line = {"color": "gray", "width": 1, "dash": "solid" if mark.solid else "dot"}
     at = float(np.log10(mark.value)) if log else mark.value
-    style: dict[str, Any] = {"text": mark.label, "showarrow": False, "font": {"size": 11}, **where}
+    style: dict[str, Any] = {"text": mark.label, "showarrow": False, "font": {"size": 11}}
     value = mark.value
     if mark.axis == "x":
-        figure.add_shape(type="line", x0=value, x1=value, y0=0, y1=1, yref="paper", line=line, **where)
+        figure.add_shape(type="line", x0=value, x1=value, y0=0, y1=1, yref="paper", line=line)
         figure.add_annotation(x=at, y=0.02, yref="paper", textangle=-90, xanchor="right", yanchor="bottom", **style)
     else:
-        figure.add_shape(type="line", y0=value, y1=value, x0=0, x1=1, xref="paper", line=line, **where)
+        figure.add_shape(type="line", y0=value, y1=value, x0=0, x1=1, xref="paper", line=line)
         figure.add_annotation(y=at, x=1, xref="paper", xanchor="right", yanchor="bottom", **style)
 
 

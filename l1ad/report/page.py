@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from l1ad.io import write_text
 from l1ad.report import plots
 from l1ad.report.content import Content
 from l1ad.report.display import display_title, draw
-from l1ad.report.figures import figure_of
+from l1ad.report.figures import figure_of, single
 from l1ad.report.plots import Plot
 from l1ad.scores import SCORE_LSB
 
@@ -68,7 +69,7 @@ at {content.crossing_hz / 1e6:.2f} MHz. l1ad {__version__}."""
 def place_plots(chosen: Sequence[Plot], made: dict[str, Any]) -> str:
     """The places of plots in a page, two a row if there are several; their figures are added to `made`."""
     parts = []
-    for plot in chosen:
+    for plot in itertools.chain.from_iterable(map(single, chosen)):
         made[f"figure-{plot.name}"] = json.loads(figure_of(plot).to_json())
         caption = html.escape(plot.caption)
         parts.append(f'<figure><div id="figure-{plot.name}"></div><figcaption>{caption}</figcaption></figure>')
@@ -316,19 +317,27 @@ def _mutations(value: Mapping[str, Any]) -> str:
     )
 
 
+def is_placed(row: Mapping[str, Any]) -> bool:
+    """Whether figures come from a vendor tool after place and route; anything that does not say so is an estimate."""
+    return str(row.get("provenance", "")).lower().startswith(("placed", "after place and route"))
+
+
 def _resources(content: Content) -> str:
-    if not content.resources:
-        return ""
+    """Placed figures and estimates in tables of their own: the two are not comparable."""
+    keys = ("name", "lut", "ff", "dsp", "bram", "latency", "ii", "provenance")
     head = ["source", "LUT", "FF", "DSP", "BRAM", "latency [clocks]", "II", "provenance"]
-    rows = [
-        [row.get(k, "") if row.get(k) is not None else "" for k in
-         ("name", "lut", "ff", "dsp", "bram", "latency", "ii", "provenance")]
-        for row in content.resources
-    ]  # fmt: skip
-    return (
-        html_table(head, rows)
-        + '<p class="soft">Estimates are not placed results and are not to be compared with them.</p>'
-    )
+    parts = []
+    for placed, title in ((True, "Placed"), (False, "Estimates, not placed")):
+        chosen = [row for row in content.resources if is_placed(row) == placed]
+        rows = [["" if row.get(key) is None else row[key] for key in keys] for row in chosen]
+        if rows:
+            parts.append(f"<h3>{title}</h3>{html_table(head, rows)}")
+    if parts:
+        parts.append(
+            '<p class="soft">LUT counts of estimates, of HLS reports and of open synthesis are not to be compared with '
+            "placed ones.</p>"
+        )
+    return "".join(parts)
 
 
 def _kinds(content: Content) -> str:
@@ -365,7 +374,7 @@ def _events(content: Content) -> str:
         caption = f"Seeds that fired: {fired}. Scores of the zero-bias crossings nearest in the scaled inputs: {near}."
         alternative = f"event display of crossing {view.index}"
         parts.append(
-            f'<figure><img loading="lazy" alt="{alternative}" src="data:image/png;base64,{picture}">'
+            f'<figure class="event"><img loading="lazy" alt="{alternative}" src="data:image/png;base64,{picture}">'
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         )
     return "".join(parts)

@@ -106,7 +106,7 @@ class Plot:
     name : of its file.
     caption : one or two sentences.
     panels : in reading order, two a row if there are several.
-    height : on the page, pixels.
+    height : of a panel on the page, pixels.
     """
 
     name: str
@@ -294,9 +294,7 @@ def inputs_plot(content: Content) -> Plot:
         label = f"{GROUP_LABELS.get(group.name, group.name)} {word.name}"
         x = Axis(f"{label} [{word.unit}]" if word.unit else label)
         panels.append(Panel(x, Axis("share of events per bin", log=True), tuple(curves), title=label))
-    rows = -(-len(panels) // 2)
-    caption = "Momentum of the leading object of each type; crossings without one are in the first bin."
-    return Plot("inputs", caption, tuple(panels), height=80 + 300 * rows)
+    return Plot("inputs", "Crossings without such an object are in the first bin.", tuple(panels), height=360)
 
 
 def history_plot(content: Content) -> Plot | None:

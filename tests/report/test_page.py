@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,11 +70,62 @@ def test_thresholds_of_another_trigger_are_refused(page, tmp_path):
         gather(content.trigger, other, content.zero_bias.events, {}, menu=None, run_dir=tmp_path)
 
 
+def test_an_estimate_is_never_printed_as_placed(page):
+    """Two tables; a figure that does not say where it is from is an estimate."""
+    _, content, _ = page
+    rows = [
+        {"name": "tool A", "lut": 111, "provenance": "estimate of A"},
+        {"name": "tool B", "lut": 222, "provenance": "open synthesis, not placed"},
+        {"name": "tool C", "lut": 333},
+        {"name": "tool D", "lut": 444, "provenance": "placed by Vivado 2023.2"},
+    ]
+    text = render(replace(content, resources=rows))
+    section = re.search(r'<section id="resources">(.*?)</section>', text, re.DOTALL)[1]
+    placed, estimates = section.split("<h3>Estimates, not placed</h3>")
+    assert placed.startswith("<h2>Resources and latency</h2><h3>Placed</h3>")
+    assert [name for name in "ABCD" if f"tool {name}" in placed] == ["D"]
+    assert [name for name in "ABCD" if f"tool {name}" in estimates] == ["A", "B", "C"]
+    only = render(replace(content, resources=rows[:3]))
+    assert "<h3>Placed</h3>" not in only
+
+
 def browser():
     found = next((b for b in ("chromium", "chromium-browser", "google-chrome") if shutil.which(b)), None)
     if found is None:
         pytest.skip("no headless browser: install the package chromium")
     return found
+
+
+def dom(page_path, tmp_path, *flags: str) -> tuple[str, list[str]]:
+    """The page after its scripts have run, and what it complained of."""
+    command = [
+        browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=10000", *flags,
+        "--dump-dom", f"file://{page_path}",
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    return result.stdout, [line for line in result.stderr.splitlines() if ":CONSOLE" in line]
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(page, tmp_path):
+    """In a frame of 390 pixels; what is wider must scroll inside its own box."""
+    path, _, _ = page
+    tell = """<script>parent.postMessage(JSON.stringify({
+      page: document.documentElement.scrollWidth,
+      figures: [...document.querySelectorAll(".js-plotly-plot")].map(f => f.getBoundingClientRect().width)}), "*");
+      </script></body>"""
+    (tmp_path / "page.html").write_text(path.read_text(encoding="utf-8").replace("</body>", tell), encoding="utf-8")
+    frame = """<!DOCTYPE html><pre id="seen"></pre>
+      <script>addEventListener("message", e => { document.getElementById("seen").textContent = e.data; });</script>
+      <iframe src="page.html" width="390" height="800" style="border: 0"></iframe>"""
+    (tmp_path / "frame.html").write_text(frame, encoding="utf-8")
+    text, complaints = dom(tmp_path / "frame.html", tmp_path)
+    assert not complaints
+    seen = json.loads(html.unescape(re.search(r'<pre id="seen">(.*?)</pre>', text)[1]))
+    assert seen["page"] <= 390
+    assert len(seen["figures"]) >= 8
+    assert max(seen["figures"]) <= 390
 
 
 def test_in_a_browser_the_slider_moves_the_numbers(page, tmp_path):
@@ -93,17 +145,10 @@ def test_in_a_browser_the_slider_moves_the_numbers(page, tmp_path):
       </script></body>"""
     copy = tmp_path / "page.html"
     copy.write_text(path.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
-    command = [
-        browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=10000",
-        "--dump-dom", f"file://{copy}",
-    ]  # fmt: skip
-    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert 'data-ready="yes"' in result.stdout
-    complaints = [line for line in result.stderr.splitlines() if ":CONSOLE" in line]
+    text, complaints = dom(copy, tmp_path)
+    assert 'data-ready="yes"' in text
     assert not complaints, complaints
-    match = re.search(r'<pre id="seen" data-figures="(\d+)">(.*?)</pre>', result.stdout)
+    match = re.search(r'<pre id="seen" data-figures="(\d+)">(.*?)</pre>', text)
     assert int(match[1]) >= 6
     seen = json.loads(html.unescape(match[2]))
     by_name = {row[0]: row[1:] for row in seen}

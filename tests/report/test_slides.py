@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from l1ad.report.figures import figure_of
+from l1ad.report.figures import figure_of, single
 from l1ad.report.plots import PALETTE, PLOTS, ZERO_BIAS_COLOUR, rate_plot
 from l1ad.report.slides import save_figure, slide_of, slide_style, write_figures
 
@@ -32,7 +32,7 @@ def test_both_renderings_show_the_same_numbers(reported, make):
     plot = make(reported.content)
     with slide_style():
         drawn = drawn_points(slide_of(plot))
-    traces = [trace for trace in figure_of(plot).data if trace.name is not None]
+    traces = [trace for part in single(plot) for trace in figure_of(part).data if trace.name is not None]
     curves = [curve for panel in plot.panels for curve in panel.curves]
     assert len(curves) >= 1
     for curve, trace in zip(curves, traces, strict=True):

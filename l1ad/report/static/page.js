@@ -44,7 +44,7 @@
       }
     }
     if (figures["figure-rate"]) {
-      const line = { type: "line", xref: "x", yref: "paper", x0: t, x1: t, y0: 0, y1: 1, line: { color: "#D55E00", width: 2 } };
+      const line = { type: "line", xref: "x", yref: "paper", x0: t, x1: t, y0: 0, y1: 1, line: { color: "#009E73", width: 2 } };
       const fixed = figures["figure-rate"].layout.shapes0 || [];
       Plotly.relayout("figure-rate", { shapes: fixed.concat([line]) });
     }
