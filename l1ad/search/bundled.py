@@ -25,9 +25,9 @@ FORMAT = "l1ad-dijets-compact"
 FORMAT_VERSION = 1
 
 #: Constituents are bundled for events with m_jj above this, in GeV.
-CONSTITUENTS_FROM = 1700.0
+CONSTITUENTS_FROM = 1800.0
 #: How many a jet, the hardest first.
-N_CONSTITUENTS = 30
+N_CONSTITUENTS = 20
 
 #: Least step of each feature: what differs by less than half of it is the same after `write_compact`.
 STEPS: dict[str, float] = {
@@ -125,7 +125,7 @@ def bundled_dijets(*names: str, constituents: bool = False) -> Dijets:
     Parameters
     ----------
     names : of `bundled_dijet_names`; ``qcd`` if none is given. Several are put together.
-    constituents : with up to 30 constituents of each jet; then only events with m_jj above 1700 GeV.
+    constituents : with up to 20 constituents of each jet; then only events with m_jj above 1800 GeV.
 
     Returns
     -------

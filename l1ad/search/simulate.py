@@ -414,7 +414,7 @@ class Sample:
     ----------
     dijets : label 1 for a signal, 0 for QCD; weight 1.
     partons : what the generator cuts looked at.
-    n_tried : generated events.
+    n_tried : generated events that passed the cuts.
     sigma_fb : cross section of the selected events.
     """
 

@@ -98,3 +98,46 @@ def test_bad_files(tmp_path: Path) -> None:
         bundled.read_compact(tmp_path / "n.h5", constituents=True)
     with pytest.raises(InputError, match="dijets_nothing"):
         bundled.bundled_dijets("nothing")
+
+
+def test_the_bundled_sample() -> None:
+    names = bundled.bundled_dijet_names()
+    signals = [name for name in names if name != "qcd"]
+    assert "qcd" in names
+    assert len(signals) == 3
+    size = sum((bundled.FOLDER / f"dijets_{name}.h5").stat().st_size for name in names)
+    assert size <= 5e6
+    qcd = bundled.bundled_dijets()
+    assert len(qcd) >= 40_000
+    region, sideband = qcd.in_signal_region(), qcd.in_sideband()
+    assert np.all(region | sideband)
+    assert sideband.sum() >= 4_900
+    assert qcd.m_jj.min() >= 1300.0
+    assert not qcd.label.any()
+    # A falling spectrum that reaches the masses of the signals, and jets lighter than theirs.
+    counts = np.histogram(qcd.m_jj[region], [1300, 1600, 2000, 2500, 3100])[0]
+    assert np.all(np.diff(counts) < 0)
+    assert counts[-1] > 200
+    for name in signals:
+        events = bundled.bundled_dijets(name)
+        assert len(events) >= 2_000
+        assert events.label.all()
+        assert np.median(events.m_jj) == pytest.approx(3000.0, rel=0.1)
+        assert np.median(events.feature("m")) > 1.5 * np.median(qcd.feature("m")[region])
+    both = bundled.bundled_dijets("qcd", signals[0])
+    assert len(both) == len(qcd) + len(bundled.bundled_dijets(signals[0]))
+
+
+def test_bundled_constituents_are_those_of_the_jets() -> None:
+    events = bundled.bundled_dijets(constituents=True)
+    assert events.constituents is not None
+    assert events.m_jj.min() > bundled.CONSTITUENTS_FROM - 1.0
+    momenta = events.constituents.astype(np.float64)
+    pt = np.hypot(momenta[..., 0], momenta[..., 1])
+    there = (pt > 0).sum(axis=2)
+    np.testing.assert_array_equal(there, np.minimum(events.feature("n_const"), bundled.N_CONSTITUENTS))
+    # The hardest 20 carry most of the jet, and no more than it has.
+    total = momenta.sum(axis=2)
+    share = np.hypot(total[..., 0], total[..., 1]) / events.feature("pt")
+    assert share.max() < 1.05
+    assert np.median(share) > 0.7
