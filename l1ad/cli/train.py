@@ -88,6 +88,8 @@ def train(
         result = run(checked, folder, progress=show, overwrite=overwrite)
     for note in result.notes:
         typer.echo(f"note: {note}")
+    if result.resumed:
+        typer.echo("note: went on from the checkpoint of a run that was interrupted")
     last = result.history[-1]
     validation = f", validation loss {last['val_loss']:.4g}" if "val_loss" in last else ""
     typer.echo(
