@@ -34,6 +34,7 @@ from l1ad.config import RunConfig
 from l1ad.configs import apply_settings, find_config, read_yaml
 from l1ad.errors import L1adError, MissingToolError
 from l1ad.events.bundled import bundled, bundled_signals
+from l1ad.io import read_json, write_json
 from l1ad.rates import BaseRate
 from l1ad.rates.compare import Comparison, Contestant, Row, Sample, compare, draw, percent, table
 from l1ad.trigger.nodes import Dense
@@ -99,14 +100,13 @@ def trained(one: Try) -> Trigger:
     config = RunConfig.of(one.config, where=one.name)
     path = one.folder / "config.yaml"
     stated = RunConfig.read(path) if path.is_file() else None
-    if stated == config and (one.folder / "trigger.json").is_file():
-        return Trigger.load(one.folder)
-    # Another way to write the score down needs no other training.
-    apart = {"freeze": config.freeze, "description": config.description}
-    same = stated is not None and stated.model_copy(update=apart) == config
-    if same and (one.folder / "model.h5").is_file():
+    # Neither how the score is written down nor how the step is compiled asks for another training.
+    same = stated is not None and _what_is_trained(stated) == _what_is_trained(config)
+    if stated is not None and same and (one.folder / "model.h5").is_file():
+        if stated.freeze == config.freeze and (one.folder / "trigger.json").is_file():
+            return Trigger.load(one.folder)
         (one.folder / "trigger.json").unlink(missing_ok=True)
-        config.write(path)
+        stated.model_copy(update={"freeze": config.freeze}).write(path)
     else:
         said = [time.monotonic()]
 
@@ -116,8 +116,15 @@ def trained(one: Try) -> Trigger:
                 note(f"{one.name}: {standing.stage}, epoch {standing.epoch} of {standing.epochs}")
 
         note(f"{one.name}: training")
-        train(config, one.folder, progress=show, overwrite=not same)
+        train(config, one.folder, progress=show, overwrite=stated != config)
     return freeze(one.folder)
+
+
+def _what_is_trained(config: RunConfig) -> dict[str, Any]:
+    """A configuration without what the trained weights do not depend on."""
+    value = config.model_dump(exclude={"description", "freeze", "firmware", "validation", "calibration", "report"})
+    del value["training"]["jit"]
+    return value
 
 
 def note(text: str) -> None:
@@ -132,13 +139,22 @@ def weights_of(trigger: Trigger) -> str:
     return f"{sum(node.n_nonzero for node in layers)} of {sum(node.weights.size for node in layers)}"
 
 
-def costs(trigger: Trigger, *, open_synthesis: bool) -> dict[str, Any]:
-    """Estimates of alkaid and of the latency, and what open synthesis counts where it is installed."""
+def costs(trigger: Trigger, folder: Path, *, open_synthesis: bool) -> dict[str, Any]:
+    """Estimates of alkaid and of the latency, and what open synthesis counts where it is installed.
+
+    Kept in ``costs.json`` of the run folder for the next time.
+    """
     from l1ad.backends import rtl, synthesis
 
+    kept = folder / "costs.json"
+    if kept.is_file():
+        value: dict[str, Any] = read_json(kept)
+        if value["hash"] == trigger.hash and (not open_synthesis or "yosys_lut" in value):
+            return value
     with tempfile.TemporaryDirectory() as name:
         made = rtl.convert(trigger, None, Path(name) / "rtl", latency_clocks=2, ignore_estimate=True)
         result: dict[str, Any] = {
+            "hash": trigger.hash,
             "weights": weights_of(trigger),
             "alkaid_lut": made.cost.lut,
             "latency_ns": None if made.timing is None else made.timing.logic_ns,
@@ -152,6 +168,7 @@ def costs(trigger: Trigger, *, open_synthesis: bool) -> dict[str, Any]:
                 note(f"{trigger.name}: {error}")
             else:
                 result.update(yosys_lut=counted.lut, yosys_ff=counted.ff, yosys_dsp=counted.dsp, tool=counted.tool)
+    write_json(kept, result)
     return result
 
 
@@ -247,7 +264,7 @@ def main() -> None:
             seen.add(one.group)
             note(f"{one.name}: counting look-up tables")
             wanted = not (options.quick or options.no_synthesis)
-            priced[one.name] = costs(triggers[one.name], open_synthesis=wanted)
+            priced[one.name] = costs(triggers[one.name], one.folder, open_synthesis=wanted)
     text = f"{table(result)}\n\nWhat a score costs:\n\n{cost_table(priced, result)}"
     notes = [
         f"Efficiencies in % at {RATE_HZ / 1e3:g} kHz total rate, {BUNCHES} bunches, from {result.events['zero_bias']} "
