@@ -5,13 +5,15 @@
 The collisions are those of ``$L1AD_LIBRARY`` if that folder holds every library, else toy collisions of about 40
 particles (the fixtures of ``tests/events/simulate``), so that no generator is needed; the notes say which. The peer of
 the emulation is numpy adding the same deposits to the same towers and nothing else: no noise, thresholds, jets,
-e/gammas, muons or integers. No other open emulation of a Level-1 trigger runs without its experiment's software.
+e/gammas, muons or integers. No other open emulation of a Level-1 trigger runs without its experiment's software. The
+notes say what each step of the emulation takes.
 """
 
 from __future__ import annotations
 
 import os
 import runpy
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,46 @@ def numpy_towers(pool: Any, drawn: Any) -> np.ndarray:
     return towers
 
 
+def profile(pool: Any, drawn: Any, detector: Any, *, rounds: int = 5) -> dict[str, float]:
+    """Microseconds of each compiled step a crossing, the least of some rounds; calls from Python included (2 each)."""
+    from l1ad.events.simulate import kernel
+    from l1ad.events.simulate.detector import ETA_CENTRE, gain_maps
+
+    d, deposits, n = detector, pool.deposits, min(len(drawn), 300)
+    gain_em, gain_had = gain_maps(d)
+    noise = np.random.default_rng(3).standard_normal(20_000, dtype=np.float32)
+    tower_knobs = np.array([d.noise_em, d.noise_had, d.zs_em, d.zs_had, d.zs_hf, d.scale_em, d.scale_had])
+    met_knobs = np.array([d.met_barrel, d.met_endcap, d.met_hf, d.met_pileup])
+    eg_knobs = np.array([d.eg_seed, d.eg_h_over_e, d.eg_fine_grain, d.eg_shape, d.eg_veto_off])
+    em, had, lead = (np.zeros((80, 72), np.float32) for _ in range(3))
+    em_pad, had_pad, tower = (np.zeros(kernel.PADDED, np.float32) for _ in range(3))
+    jets, egs, met = np.zeros((16, 4), np.float32), np.zeros((16, 3), np.float32), np.zeros(4, np.float32)
+    best: dict[str, float] = {}
+    for _ in range(rounds + 1):
+        spent = dict.fromkeys(("deposits to towers", "noise and thresholds", "missing energy", "jets", "e/gammas"), 0.0)
+        for i in range(n):
+            for array in (em, had, lead):
+                array[:] = 0
+            part = slice(drawn.first[i], drawn.first[i + 1])
+            steps = (
+                lambda part=part: kernel.fill(
+                    drawn.events[part], drawn.turns[part], drawn.mirrors[part], drawn.scales[part],
+                    deposits.offset, deposits.forward, deposits.records, em, had, lead,
+                ),
+                lambda: kernel.primitives(em, had, gain_em, gain_had, noise, 0, tower_knobs, em_pad, had_pad, tower),
+                lambda: kernel.missing(tower, 1000, met_knobs, met),
+                lambda: kernel.jets(tower, d.jet_seed, jets),
+                lambda: kernel.e_gammas(em_pad, had_pad, lead, eg_knobs, ETA_CENTRE, egs),
+            )  # fmt: skip
+            for name, step in zip(spent, steps, strict=True):
+                start = time.perf_counter()
+                step()
+                spent[name] += time.perf_counter() - start
+        for name, seconds in spent.items():
+            best[name] = min(best.get(name, np.inf), 1e6 * seconds / n)
+    return best
+
+
 def main() -> None:
     options = arguments("simulation", "How fast crossings are simulated")
     from l1ad.events.simulate.detector import Detector
@@ -70,8 +112,8 @@ def main() -> None:
     def drawing(stratified: bool) -> Any:
         return draw(pool, n, detector, np.random.default_rng(1), mu=MU_REFERENCE, stratified=stratified)
 
-    def emulating(drawn: Any) -> Any:
-        return emulate(pool, drawn, detector, np.random.default_rng(2))
+    def emulating(drawn: Any, layout: str = "cms_ugt") -> Any:
+        return emulate(pool, drawn, detector, np.random.default_rng(2), layout=layout)
 
     drawn = drawing(False)
     # The peer must do the work it is timed for: all energy that was drawn lands in a tower.
@@ -89,16 +131,28 @@ def main() -> None:
         Case("numpy, towers only", lambda: numpy_towers(pool, drawn), n, unit, note="no objects"),
         Case("l1ad, emulation", lambda: emulating(drawn), n, unit, ours=True, note="to hardware integers, 1 thread"),
         Case("l1ad, draw and emulate", lambda: emulating(drawing(False)), n, "whole crossings", ours=True),
+        Case("l1ad, calorimeter regions", lambda: emulating(drawn, "cms_calo_regions"), n, "region images", ours=True),
+        Case("l1ad, topological objects", lambda: emulating(drawn, "atlas_l1topo"), n, "object lists", ours=True),
     ]
     results = measure(steps, repeats=options.repeats)
     emulation = next(result for result in results if result.name == "l1ad, emulation")
     reached = "reached" if emulation.rate >= WANTED else "NOT reached"
     deposits = float(np.diff(pool.deposits.offset)[drawn.events].sum()) / n
+    spent = profile(pool, drawn, detector)
+    whole = sum(spent.values())
+    megabytes = pool.deposits.records.nbytes / 1e6
+    shares = ", ".join(f"{name} {time_us:.0f} us" for name, time_us in spent.items())
+    filling = spent["deposits to towers"]
     notes = [
         f"{kind}, pile-up {MU_REFERENCE:g}, {deposits:.0f} deposits a crossing",
         f"wanted {human(WANTED)} crossings/s on one core: {reached} with {human(emulation.rate)}",
+        f"Compiled steps a crossing: {shares}.",
+        f"The limit is the towers: {100 * filling / whole:.0f} % of the steps, {1000 * filling / deposits:.0f} ns a "
+        f"deposit, which is read from one of {megabytes:.0f} MB of collisions at random and added to three sums that "
+        "the next one may need. More crossings a second need fewer deposits, or more cores: chunks are independent.",
     ]
-    report("simulation", "Simulating crossings", results, options, extra={"deposits_a_crossing": deposits}, notes=notes)
+    extra = {"deposits_a_crossing": deposits, "microseconds": spent}
+    report("simulation", "Simulating crossings", results, options, extra=extra, notes=notes)
 
 
 if __name__ == "__main__":
