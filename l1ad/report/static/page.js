@@ -14,6 +14,14 @@
     figure.layout.font = Object.assign({}, figure.layout.font, { color: colours()["font.color"] });
     Plotly.newPlot(name, figure.data, figure.layout, options);
   }
+  // Paper is narrower than a screen: figures take its width while printing, and the screen's again afterwards.
+  function widths(layout) {
+    for (const name of Object.keys(figures)) Plotly.relayout(name, layout);
+  }
+  window.addEventListener("beforeprint", function () { widths({ autosize: false, width: 660, "font.color": "#000" }); });
+  window.addEventListener("afterprint", function () {
+    widths({ autosize: true, width: null, "font.color": colours()["font.color"] });
+  });
   dark.addEventListener("change", function () {
     for (const name of Object.keys(figures)) Plotly.relayout(name, colours());
   });
