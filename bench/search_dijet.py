@@ -26,7 +26,7 @@ import numpy as np
 from common import RESULTS, machine, report
 
 from l1ad.search import folds, injected, jets, methods, metrics, quantile, weak
-from l1ad.search.bundled import bundled_dijets
+from l1ad.search.bundled import bundled_dijet_names, bundled_dijets
 from l1ad.search.config import SearchConfig
 from l1ad.search.stats import dijet, lookelsewhere
 
@@ -57,7 +57,7 @@ GAIN = SearchConfig.model_validate(
 def samples(options: argparse.Namespace, *, constituents: bool) -> tuple[jets.Dijets, jets.Dijets]:
     """Background and signal, from files or bundled."""
     if options.events:
-        return jets.concatenate([jets.read(p) for p in options.events]), jets.read(options.signal)
+        return jets.concatenate([jets.read(p) for p in options.events]), jets.read(options.signal[0])
     return bundled_dijets("qcd", constituents=constituents), bundled_dijets(SIGNAL, constituents=constituents)
 
 
@@ -97,11 +97,17 @@ def gain(options: argparse.Namespace) -> list[Figure]:
 
 def vae(options: argparse.Namespace) -> list[Figure]:
     """Expected significance of VAE-QR with and without selection."""
-    background, signal = samples(options, constituents=True)
+    if options.events:
+        background = jets.concatenate([jets.read(p) for p in options.events])
+        signals = {p.stem: jets.read(p) for p in options.signal}
+    else:
+        background = bundled_dijets("qcd", constituents=True)
+        names = [n for n in bundled_dijet_names() if n != "qcd"]
+        signals = {n: bundled_dijets(n, constituents=True) for n in names}
     if background.constituents is None:
         sys.stdout.write("vae is left out: the events have no constituents\n")
         return []
-    runs, notes = vae_gain(background, signal, 3 if options.quick else 10)
+    runs, notes = vae_gain(background, signals, 3 if options.quick else 10)
     return judged("search_vae", "Expected significance of a 3 TeV signal: VAE-QR", runs, notes, options)
 
 
@@ -123,54 +129,64 @@ def judged(
     return figures
 
 
-def vae_gain(background: jets.Dijets, signal: jets.Dijets, repeats: int) -> tuple[dict[str, list[Run]], list[str]]:
-    """Each injection with the 10 % category and with the three categories combined.
+def vae_gain(
+    background: jets.Dijets, signals: dict[str, jets.Dijets], repeats: int
+) -> tuple[dict[str, list[Run]], list[str]]:
+    """Each injection of each signal, with the 10 % category and with the three categories combined.
 
     The autoencoder learns from the sideband only, so that it is the same for all injections.
     """
     region = background[background.in_signal_region()]
-    signal = signal[signal.in_signal_region()]
     tagger = methods.train_vae(region, background[background.in_sideband()], GAIN)
-    scores = [tagger.score(s.constituents) for s in (region, signal)]
-    low = float(region.m_jj.min())
-    fit = GAIN.fit.model_copy(update={"low": 20.0 * np.ceil(max(low, GAIN.fit.low) / 20.0)})
-    config = GAIN.model_copy(update={"fit": fit})
+    low = 20.0 * np.ceil(max(float(region.m_jj.min()), GAIN.fit.low) / 20.0)
+    config = GAIN.model_copy(update={"fit": GAIN.fit.model_copy(update={"low": low})})
     n_expected = events_for(background, config, 2.0)
-    single: list[Run] = []
-    combined: list[Run] = []
-    flat = []
-    for child in np.random.SeedSequence(2).spawn(repeats):
-        rng = np.random.default_rng(child)
-        n = int(rng.poisson(n_expected))
-        order = rng.permutation(len(signal))
-        put, rest = order[:n], order[n:]
-        mass = np.concatenate([region.m_jj, signal.m_jj[put]])
-        # A fold needs some events above its highest quantile: a small sample has fewer folds than the published 20.
-        n_folds = min(quantile.PUBLISHED_FOLDS, len(region) // 500)
-        done = quantile.decorrelate(np.concatenate([scores[0], scores[1][put]]), mass, rng, n_folds=n_folds)
-        category = done.category[: len(region)]
-        kept = done.curves.categories(scores[1][rest], signal.m_jj[rest])
-        z = {}
-        for name, b, s in (
-            ("all", category >= 0, kept >= 0),
-            ("10", category >= 1, kept >= 1),
-            *((str(c), category == c, kept == c) for c in (1, 2, 3)),
-        ):
-            counts, edges = dijet.histogram(region.m_jj[b], fit.low, fit.high, width=fit.bin_width)
-            peak = config.peak.at(MASS).probabilities(edges)
-            z[name] = injected.expected_significance(counts, edges, peak, n * np.mean(s), MASS, orders=fit.orders)
-        run = {"efficiency": float(np.mean(kept >= 1)), "selected": float(np.sum(done.category >= 1))}
-        run |= {"injected": float(n), "z_inclusive": z["all"]}
-        single.append({**run, "z": z["10"]})
-        combined.append({**run, "z": float(np.sqrt(sum(z[c] ** 2 for c in "123")))})
-        edges = np.quantile(region.m_jj, np.linspace(0, 1, 13))
-        flat.append(metrics.flatness(region.m_jj, category >= 1, edges).p)
+    # A fold needs some events above its highest quantile: a small sample has fewer folds than the published 20.
+    n_folds = min(quantile.PUBLISHED_FOLDS, len(region) // 500)
+    ordinary = tagger.score(region.constituents)
+    runs, flat = {}, []
+    for name, sample in signals.items():
+        signal = sample[sample.in_signal_region()]
+        odd = tagger.score(signal.constituents)
+        single: list[Run] = []
+        combined: list[Run] = []
+        for child in np.random.SeedSequence(2).spawn(repeats):
+            rng = np.random.default_rng(child)
+            order = rng.permutation(len(signal))
+            n = int(rng.poisson(n_expected))
+            put, rest = order[:n], order[n:]
+            mass = np.concatenate([region.m_jj, signal.m_jj[put]])
+            done = quantile.decorrelate(np.concatenate([ordinary, odd[put]]), mass, rng, n_folds=n_folds)
+            category = done.category[: len(region)]
+            kept = done.curves.categories(odd[rest], signal.m_jj[rest])
+            run, z = categories(region.m_jj, category, kept, n, config)
+            single.append({**run, "z": z["10"]})
+            combined.append({**run, "z": float(np.sqrt(sum(z[c] ** 2 for c in "123")))})
+            flat.append(metrics.flatness(region.m_jj, category >= 1, np.quantile(region.m_jj, np.linspace(0, 1, 13))).p)
+        runs |= {f"{name}, 10 % category": single, f"{name}, three categories": combined}
     notes = [
         f"{len(region)} events and a sideband of {int(np.sum(background.in_sideband()))}; {n_expected:.0f} injected "
         f"events are 2 sigma without selection; quantile regression in {n_folds} folds",
         f"probability that the selected fraction of the background is flat in mass, median {np.median(flat):.2f}",
     ]
-    return {"VAE-QR, 10 % category": single, "VAE-QR, three categories": combined}, notes
+    return runs, notes
+
+
+def categories(
+    mass: np.ndarray, category: np.ndarray, kept: np.ndarray, n: int, config: SearchConfig
+) -> tuple[Run, dict[str, float]]:
+    """Efficiency and events of the 10 % category, and the expected significance of each selection of categories."""
+    fit, z = config.fit, {}
+    for name, b, s in (
+        ("all", category >= 0, kept >= 0),
+        ("10", category >= 1, kept >= 1),
+        *((str(c), category == c, kept == c) for c in (1, 2, 3)),
+    ):
+        counts, edges = dijet.histogram(mass[b], fit.low, fit.high, width=fit.bin_width)
+        peak = config.peak.at(MASS).probabilities(edges)
+        z[name] = injected.expected_significance(counts, edges, peak, n * np.mean(s), MASS, orders=fit.orders)
+    run = {"efficiency": float(np.mean(kept >= 1)), "selected": float(np.sum(category >= 1)), "z_inclusive": z["all"]}
+    return {**run, "injected": float(n)}, z
 
 
 def null(options: argparse.Namespace) -> list[Figure]:
@@ -313,7 +329,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer repetitions: shows that it runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON files")
     parser.add_argument("--events", type=Path, nargs="*", help="background dijets; the bundled ones if none")
-    parser.add_argument("--signal", type=Path, help="3 TeV signal, with --events")
+    parser.add_argument("--signal", type=Path, nargs="*", help="3 TeV signals, with --events; gain takes the first")
     parser.add_argument("--benchmark", type=Path, help="benchmark sample, for sic")
     parser.add_argument("--members", type=int, default=20, help="trees' ensembles in sic")
     options = parser.parse_args()

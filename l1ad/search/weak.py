@@ -13,8 +13,9 @@ supervision (arXiv:2309.13111).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -79,11 +80,13 @@ class Trees:
         edges = [np.unique(np.quantile(column, np.linspace(0.0, 1.0, 255)[1:-1])) for column in train.x.T]
         learn = Samples(_binned(train.x, edges), train.y, train.w)
         check = Samples(_binned(validation.x, edges), validation.y, validation.w)
-        models = [self._one(learn, check, rng) for _ in range(self.members)]
+        with _one_thread():
+            models = [self._one(learn, check, rng) for _ in range(self.members)]
 
         def predict(x: npt.NDArray[Any]) -> FloatArray:
             codes = _binned(x, edges)
-            return np.asarray(np.mean([m.predict_proba(codes)[:, 1] for m in models], axis=0), np.float64)
+            with _one_thread():
+                return np.asarray(np.mean([m.predict_proba(codes)[:, 1] for m in models], axis=0), np.float64)
 
         return predict
 
@@ -314,6 +317,13 @@ def planing_weights(
     out[zero] = w[zero] * ratio[index[zero]]
     out[one] = np.where((source > 0)[index[one]], w[one], 0.0)
     return out
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """Trees of some thousand events gain nothing from threads, and lose much where processes already fill the cores."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    return cast(AbstractContextManager[Any], threadpool_limits(limits=1, user_api="openmp"))
 
 
 def _binned(x: npt.NDArray[Any], edges: list[FloatArray]) -> FloatArray:
