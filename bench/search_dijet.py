@@ -205,7 +205,7 @@ def null(options: argparse.Namespace) -> list[Figure]:
     features = region.features(tuple(GAIN.features))
     config = GAIN.model_copy(
         update={
-            "trees": GAIN.trees.model_copy(update={"members": 1, "max_iterations": 15}),
+            "trees": GAIN.trees.model_copy(update={"members": 1, "max_iterations": 30}),
             "folds": GAIN.folds.model_copy(update={"outer": 2, "inner": 2}),
             "fraction": 0.05,
         }
