@@ -103,6 +103,13 @@ def measure(cases: Sequence[Case], *, repeats: int = 5, warmup: int = 1) -> list
     return [Result(c.name, c.unit, c.ours, c.note, c.work, s) for c, s in zip(cases, seconds, strict=True)]
 
 
+def cpu_seconds(run: Callable[[], Any]) -> float:
+    """CPU time that `run` takes, of all threads together: what other work on the machine disturbs least."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
 def machine() -> dict[str, Any]:
     """The machine and the versions that the times depend on; nothing that names a person or a path."""
     cpu, flags = platform.machine(), set()
@@ -218,6 +225,9 @@ def report(
     sys.stdout.write(f"\n## {title}\n\n{text}\n\n" + "".join(f"- {note}\n" for note in notes))
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{subject}.json"
+    if options.quick and path.is_file() and not json.loads(path.read_text(encoding="utf-8"))["quick"]:
+        sys.stdout.write(f"- a quick run: {path.name} keeps the result of the full one\n")
+        return path
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -40,8 +40,8 @@ def main() -> None:
     options = arguments("scaling", "Scoring and calibrating on workers")
     distributed = require("distributed", "dask")
     trigger, events, origin = network()
-    n = 2_000_000 if options.quick else 32_000_000
-    few = n // 16
+    n = 2_000_000 if options.quick else 16_000_000
+    few = n // 8
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         write(folder / "zb.h5", events, n)
@@ -66,7 +66,7 @@ def main() -> None:
         for workers in WORKERS:
             cluster = stack.enter_context(
                 distributed.LocalCluster(  # type: ignore[attr-defined]
-                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+                    n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0"
                 )
             )
             there: dict[str, Any] = {"dask": cluster.scheduler_address, "workers": workers}
