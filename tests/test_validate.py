@@ -15,7 +15,8 @@ from l1ad.backends.native import BuildError
 from l1ad.errors import InputError
 from l1ad.trigger.nodes import Dense, Relu, Scale
 from l1ad.validate import adversarial_inputs, compare, mutations, run_mutations, validate
-from l1ad.validate.adversarial import cast_events, corners, exact_values, scale_edges
+from l1ad.validate.adversarial import cast_events, corners, perturbed, scale_edges
+from l1ad.validate.ascent import exact_values
 from l1ad.validate.bounds import tighten
 from l1ad.validate.mutate import Mutation, Prover
 from l1ad.validate.realisations import REALISATIONS, FastKernel
@@ -169,6 +170,9 @@ def test_validate_says_yes_and_writes_it_down(trigger: Trigger, tmp_path: Path) 
     assert result.passed
     assert result.events == max(12_000, result.adversarial)
     assert result.given == 500
+    # What is missing is half made of the given events and half random.
+    assert result.given + result.adversarial + result.perturbed + result.random == result.events
+    assert 0 <= result.random - result.perturbed <= 1
     value = json.loads((tmp_path / "validation.json").read_text())
     assert (value["format"], value["format_version"], value["passed"]) == ("l1ad-validation", 1, True)
     assert value["hash"] == trigger.hash
@@ -176,6 +180,21 @@ def test_validate_says_yes_and_writes_it_down(trigger: Trigger, tmp_path: Path) 
     assert (fast["mismatches"], fast["events"]) == (0, result.events)
     assert keras["mismatches"] is None
     assert "not a run folder" in keras["reason"]
+
+
+def test_perturbed_events_are_words_near_the_given_ones(trigger: Trigger) -> None:
+    first = trigger.program.nodes[0]
+    rng = np.random.default_rng(4)
+    given = np.clip(rng.integers(0, 60, (300, 57)), first.low, first.high)
+    made = perturbed(given, first.low, first.high, rng, 2000)
+    assert made.shape == (2000, 57)
+    assert ((made >= first.low) & (made <= first.high)).all()
+    # Most words are one of a given event in the same place, and few events are one of them as a whole.
+    known = np.array([np.isin(made[:, j], given[:, j]).mean() for j in range(57) if first.high[j] > 0])
+    assert known.mean() > 0.8
+    assert not len(perturbed(given, first.low, first.high, rng, 0))
+    whole = {row.tobytes() for row in given}
+    assert np.mean([row.tobytes() in whole for row in made]) < 0.5
 
 
 def test_validate_says_no(trigger: Trigger, tmp_path: Path) -> None:
