@@ -4,8 +4,8 @@
 
 By default each script does a quick run, which shows that it runs and never replaces the result of a full one.
 ``--full`` makes the figures that are quoted, and takes as long as that takes; studies that train or validate
-everything run with ``--heavy`` only. At the end the tables of all results are put into `bench/README.md`, and the page on a day of zero
-bias is made from them.
+everything run with ``--heavy`` only. At the end the tables of all results are put into `bench/README.md`, and the page
+on a day of zero bias is made from them.
 """
 
 from __future__ import annotations
