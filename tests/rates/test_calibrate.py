@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import multiprocessing
+import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -198,7 +200,7 @@ def test_a_dask_cluster_changes_no_byte(reference: Calibration, trigger: Trigger
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_scheduler_at_an_address(reference: Calibration, trigger: Trigger, sample: Path, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
-    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": ":0"}
     with distributed.LocalCluster(**options) as cluster:
         other = run(trigger, sample, tmp_path, dask=cluster.scheduler_address, chunk_events=5000)
     assert written(other, tmp_path / "a.json") == written(reference, tmp_path / "b.json")
@@ -261,6 +263,31 @@ def test_a_killed_worker_is_replaced(reference: Calibration, trigger: Trigger, s
     thread.start()
     result = run(trigger, sample, tmp_path, workers=2, chunk_events=500)
     thread.join()
+    assert killed
+    assert written(result, tmp_path / "a.json") == written(reference, tmp_path / "b.json")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:distributed.*")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_killed_dask_worker_is_replaced(
+    reference: Calibration, trigger: Trigger, sample: Path, tmp_path: Path
+) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not list((tmp_path / "work").glob("scores-*.h5")):
+            time.sleep(0.005)
+        killed.append(cluster.workers[0].pid)
+        os.kill(killed[0], signal.SIGKILL)
+
+    with distributed.LocalCluster(**options) as cluster:
+        thread = threading.Thread(target=kill_one)
+        thread.start()
+        result = run(trigger, sample, tmp_path, dask=cluster.scheduler_address, chunk_events=500)
+        thread.join()
     assert killed
     assert written(result, tmp_path / "a.json") == written(reference, tmp_path / "b.json")
 
