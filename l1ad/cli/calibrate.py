@@ -19,6 +19,9 @@ def calibrate(
     rate: Annotated[
         str, typer.Option("--rate", help="Targets in kHz: 0.25,1,5,10 or Tight=1,Loose=5.")
     ] = "0.25,1,5,10",
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="Name five rates VLoose, Loose, Nominal, Tight, VTight, the highest first.")
+    ] = False,
     kind: Annotated[str, typer.Option(help="What the targets are rates of: total, pure or proportional.")] = "pure",
     menu: Annotated[
         Optional[str], typer.Option(help="Menu to be pure of, a name or a YAML file; else the decisions in the data.")
@@ -67,7 +70,7 @@ def calibrate(
     from l1ad.io import write_text
     from l1ad.menu import load_menu
     from l1ad.rates import calibrate as run
-    from l1ad.rates import ladder
+    from l1ad.rates import ladder as several
     from l1ad.rates.rates import BaseRate, PileupProfile, luminosity_scale
     from l1ad.trigger.program import Trigger
 
@@ -83,13 +86,16 @@ def calibrate(
         base = BaseRate(crossing_rate, scale)
     else:
         base = BaseRate.from_bunches(2544 if bunches is None else bunches, luminosity_scale=scale)
+    targets = several.parse_rates(rate)
+    if ladder:
+        targets = several.ladder_rates(list(targets.values()))
     program = Trigger.load(trigger)
     target = out or (trigger if trigger.is_dir() else trigger.parent) / "thresholds.json"
     with _progress() as progress:
         result = run.calibrate(
             program,
             zero_bias,
-            ladder.parse_rates(rate),
+            targets,
             kind=kind,
             menu=None if menu is None else load_menu(menu),
             base=base,
@@ -108,7 +114,7 @@ def calibrate(
     result.write(target)
     typer.echo("\n".join(_table(result)))
     if fragment is not None:
-        text = ladder.menu_fragment(
+        text = several.menu_fragment(
             result.thresholds,
             trigger_name=result.trigger_name,
             trigger_hash=result.trigger_hash,

@@ -49,6 +49,21 @@ def test_a_run_folder_gets_its_thresholds(run_folder: Path, tmp_path: Path) -> N
     assert not (run_folder / "thresholds.json.work").exists()
 
 
+def test_a_ladder_of_five(run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t.json"
+    common = [run_folder / "trigger.json", "--zero-bias", run_folder / "zb.h5", "--kind", "total", "--out", out]
+    status, output, error = call(*common, "--ladder", "--rate", "100,200,400,600,900", "--budget", "500")
+    assert status == 0, error
+    content = load_thresholds(out, trigger_hash=None)
+    assert list(content.values) == ["VLoose", "Loose", "Nominal", "Tight", "VTight"]
+    assert list(content.values.values()) == sorted(content.values.values())
+    assert content.targets_hz["VLoose"] == 900e3
+    assert "prescale VLoose" in output
+    status, _, error = call(*common, "--ladder", "--rate", "100,200")
+    assert status != 0
+    assert "ladder: rates: found 2 different rates, expected 5" in str(error)
+
+
 def test_other_base_rates(run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.json"
     common = [run_folder / "trigger.json", "--zero-bias", run_folder / "zb.h5", "--rate", "500", "--out", out]
