@@ -118,20 +118,16 @@ class GeneratorCuts:
     shower_pt: float = 30.0
 
     @classmethod
-    def around(cls, selection: Selection, *, looser: float = 1.0) -> GeneratorCuts:
-        """Cuts at a distance from a selection; `closure` judges them.
+    def around(cls, selection: Selection) -> GeneratorCuts:
+        """Cuts that lose about 2 % of the selected events next to the least m_jj and nothing visible above.
 
-        `looser` multiplies all the distances.
+        docs/how-to/dijets.md has the figures; `closure` judges these or others.
         """
-        margin, opening = _MARGIN["delta_eta"] * looser, _MARGIN["delta_eta_hat"] * looser
         return cls(
-            m_hat_min=selection.m_jj_min * (1.0 - _MARGIN["m_hat"] * looser),
-            delta_eta_hat_max=selection.delta_eta_max + opening,
-            m_jj=(
-                selection.m_jj_min * (1.0 - _MARGIN["m_jj_below"] * looser),
-                selection.m_jj_max * (1.0 + _MARGIN["m_jj_above"] * looser),
-            ),
-            delta_eta=(max(selection.delta_eta_min - margin, 0.0), selection.delta_eta_max + margin),
+            m_hat_min=0.65 * selection.m_jj_min,
+            delta_eta_hat_max=selection.delta_eta_max + 0.8,
+            m_jj=(0.8 * selection.m_jj_min, 1.12 * selection.m_jj_max),
+            delta_eta=(max(selection.delta_eta_min - 0.15, 0.0), selection.delta_eta_max + 0.15),
         )
 
     def settings(self) -> tuple[str, ...]:
@@ -149,10 +145,6 @@ class GeneratorCuts:
             & (partons.parton_delta_eta >= self.delta_eta[0])
             & (partons.parton_delta_eta <= self.delta_eta[1])
         )
-
-
-#: Distances of the generator cuts from the selection: relative in mass, absolute in delta eta.
-_MARGIN = {"m_hat": 0.25, "delta_eta_hat": 0.8, "m_jj_below": 0.08, "m_jj_above": 0.12, "delta_eta": 0.15}
 
 
 @dataclass(frozen=True)
