@@ -10,8 +10,8 @@ def test_importing_the_searches_imports_nothing_heavy() -> None:
     code = (
         "import sys, pkgutil, importlib, l1ad.search as s\n"
         "names = [m.name for m in pkgutil.walk_packages(s.__path__, 'l1ad.search.')]\n"
-        # Simulation stands apart: nothing of a search imports it, and softdrop exists to hold numba.
-        "for n in names: n.endswith(('.simulate', '.softdrop')) or importlib.import_module(n)\n"
+        # Simulation and sample stand apart: nothing of a search imports them; softdrop exists to hold numba.
+        "for n in names: n.endswith(('.simulate', '.softdrop', '.bundled')) or importlib.import_module(n)\n"
         "heavy = {'tensorflow', 'tf_keras', 'sklearn', 'scipy', 'pyarrow', 'h5py', 'matplotlib', 'iminuit', 'fastjet',"
         " 'awkward', 'pyhf'}\n"
         "print(sorted(heavy & set(sys.modules)))"
