@@ -21,7 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from common import Case, arguments, human, measure, report
+from common import Case, arguments, cpu_seconds, human, measure, report
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Wanted events per second, by unit.
@@ -139,18 +139,23 @@ def main() -> None:
     # About the numbers of e/gamma, muons and jets in a zero-bias crossing at a pile-up of 60.
     toy = writers.toy_objects(n, n_seeds=178, means=(5, 0.5, 5))
     results = []
+    per_cpu: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for cases in (own_hdf5(folder, 5 * n), parquet(folder, toy, writers), l1ntuple(folder, toy, writers)):
             results += measure(cases, repeats=options.repeats)
+            per_cpu.update({c.name: c.work / min(cpu_seconds(c.run) for _ in range(5)) for c in cases})
     imports = import_seconds(options.repeats)
     notes = []
     for result in results:
         if result.ours:
             reached = "reached" if result.rate >= WANTED[result.unit] else "NOT reached"
             notes.append(f"wanted {human(WANTED[result.unit])} {result.unit}/s: {reached} with {human(result.rate)}")
+    shares = ", ".join(f"{name} {human(rate)}" for name, rate in per_cpu.items())
+    notes.append(f"Events for each second of CPU time, which other work disturbs less: {shares}.")
     notes.append(f"`import l1ad`: {statistics.median(imports):.3f} s of CPU time, wanted below 0.5 s")
-    report("reading", "Reading events", results, options, extra={"import_cpu_seconds": imports}, notes=notes)
+    extra = {"import_cpu_seconds": imports, "events_a_cpu_second": per_cpu}
+    report("reading", "Reading events", results, options, extra=extra, notes=notes)
 
 
 if __name__ == "__main__":
