@@ -44,6 +44,33 @@ def three(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+NOT_MEASURED = """## Thresholds
+
+`bench/scaling.py` times `l1ad calibrate` on the same workers too; the result that this page was made from is older than
+that and has no figure for it."""
+
+
+def _thresholds(value: dict[str, Any]) -> str:
+    """The part on `l1ad calibrate`."""
+    rates, extra = {entry["name"]: entry["rate"] for entry in value["results"]}, value["extra"]
+    rate, hashed, size = rates["calibrate, this process"], rates["SHA-256 of the file"], extra["bytes_per_event"]
+    task, cost = extra["task_events"]["calibrate"], statistics.median(extra["overhead_seconds"]["calibrate"])
+    lines = ["| nodes of two cores | tasks on the busiest core | scoring, counting, tails |", "| ---: | ---: | ---: |"]
+    for nodes in NODES:
+        seconds = seconds_on(2 * nodes, rate, task, cost, None, size)
+        lines.append(f"| {nodes} | {task_rounds(DAY_EVENTS, task, 2 * nodes)} | {three(seconds)} s |")
+    return f"""## Derived: thresholds
+
+`l1ad calibrate` scores, evaluates the menu if there is one, keeps the scores for its second look, and goes back to the
+tail of each threshold; the figure is for total rates without a menu, one worker a core.
+
+{chr(10).join(lines)}
+
+Before that, the caller alone reads all files once for their SHA-256, which names every result and makes a killed run go
+on where it was: {three(DAY_EVENTS / hashed)} s for the day at the measured {three(hashed * size / 1e9)} GB/s. That part
+does not get shorter with more nodes."""
+
+
 def page(value: dict[str, Any]) -> str:
     """The page."""
     rates = {entry["name"]: entry["rate"] for entry in value["results"]}
@@ -51,7 +78,7 @@ def page(value: dict[str, Any]) -> str:
     extra, machine = value["extra"], value["machine"]
     size = extra["bytes_per_event"]
     score, one = rates["score, this process, 2 threads"], rates["score, this process, 1 thread"]
-    calibrated, hashed = rates["calibrate, this process"], rates["SHA-256 of the file"]
+    calibrated, hashed = rates.get("calibrate, this process"), rates.get("SHA-256 of the file")
     cost = {what: statistics.median(seconds) for what, seconds in extra["overhead_seconds"].items()}
     task = extra["task_events"]
     data = DAY_EVENTS * size
@@ -78,15 +105,17 @@ def page(value: dict[str, Any]) -> str:
             f"{three(seconds_on(nodes, score, task['score'], cost['score'], disk, size))} s" for disk in (None, *DISKS)
         ]
         days.append(f"| {' | '.join(cells)} |")
-    thresholds = [
-        "| nodes of two cores | tasks on the busiest core | scoring, counting, tails |",
-        "| ---: | ---: | ---: |",
+    tasks = [
+        f"A task of `l1ad score` has {task['score']:,} events and takes {task['score'] / one:.2f} s of one core: "
+        f"handing it over\ncosts {100 * cost['score'] / (task['score'] / one):.1f} % of that."
     ]
-    for nodes in NODES:
-        seconds = seconds_on(2 * nodes, calibrated, task["calibrate"], cost["calibrate"], None, size)
-        rounds = task_rounds(DAY_EVENTS, task["calibrate"], 2 * nodes)
-        thresholds.append(f"| {nodes} | {rounds} | {three(seconds)} s |")
-    share = {what: cost[what] / (task[what] / rate) for what, rate in (("score", one), ("calibrate", calibrated))}
+    if calibrated:
+        seconds = task["calibrate"] / calibrated
+        tasks.append(
+            f"One of `l1ad calibrate` has {task['calibrate']:,} and takes\n{seconds:.2f} s: "
+            f"{100 * cost['calibrate'] / seconds:.1f} %."
+        )
+    same = "Scores and thresholds were" if calibrated else "Scores were"
     quick = "\n!!! warning\n    From a quick run: less work than figures are quoted for.\n" if value["quick"] else ""
     return f"""# What a day of zero bias costs
 
@@ -100,14 +129,12 @@ crossings in {DAY_EVENTS / CROSSINGS_HZ:.0f} s. As {size} bytes of words each th
 
 `python bench/scaling.py`, {value["when"]}: {machine["cores"]} cores of {machine["cpu"]}
 ({", ".join(machine["instruction_sets"])}), load average {machine["load_average_before"]:g} before the run: above
-1, rates are lower bounds. Scores and thresholds were the same, to the bit, in this process and on 1, 2 and
+1, rates are lower bounds. {same} the same, to the bit, in this process and on 1, 2 and
 4 workers of a `dask.distributed` LocalCluster.
 {quick}
 {chr(10).join(measured)}
 
-A task of `l1ad score` has {task["score"]:,} events and takes {task["score"] / one:.2f} s of one core: handing it over
-costs {100 * share["score"]:.1f} % of that. One of `l1ad calibrate` has {task["calibrate"]:,} and takes
-{task["calibrate"] / calibrated:.2f} s: {100 * share["calibrate"]:.1f} %.
+{" ".join(tasks)}
 
 ## Derived: scores
 
@@ -122,16 +149,7 @@ the events lie in files that are not compressed. At {three(score / 1e6)} M event
 {score * size / 1e9:.1f} GB/s: without a disk that fast the disk is the limit, and more nodes help because they bring
 more disks.
 
-## Derived: thresholds
-
-`l1ad calibrate` scores, evaluates the menu if there is one, keeps the scores for its second look, and goes back to the
-tail of each threshold; the figure is for total rates without a menu, one worker a core.
-
-{chr(10).join(thresholds)}
-
-Before that, the caller alone reads all files once for their SHA-256, which names every result and makes a killed run go
-on where it was: {three(DAY_EVENTS / hashed)} s for the day at the measured {three(hashed * size / 1e9)} GB/s. That part
-does not get shorter with more nodes.
+{_thresholds(value) if calibrated and hashed else NOT_MEASURED}
 
 ## On a batch system
 

@@ -99,6 +99,16 @@ def test_a_day_by_hand(load) -> None:
     assert "50 s for the day at the measured 2 GB/s" in text
 
 
+def test_what_was_not_measured_is_not_derived(load) -> None:
+    value = small_result()
+    value["results"] = [entry for entry in value["results"] if entry["name"].startswith("score")]
+    del value["extra"]["overhead_seconds"]["calibrate"]
+    text = load("scaling_page").page(value)
+    assert "## Derived: thresholds" not in text
+    assert "has no figure for it" in text
+    assert "| 1 | 100 | 110 s |" in text
+
+
 def test_the_page_on_a_day_of_zero_bias_follows_from_the_result(load) -> None:
     module = load("scaling_page")
     assert module.PAGE.read_text(encoding="utf-8") == module.page(json.loads(module.RESULT.read_text(encoding="utf-8")))
