@@ -111,10 +111,13 @@ def dom(page_path, tmp_path, *flags: str) -> tuple[str, list[str]]:
 def test_on_a_phone_nothing_is_wider_than_the_screen(page, tmp_path):
     """In a frame of 390 pixels; what is wider must scroll inside its own box."""
     path, _, _ = page
-    tell = """<script>parent.postMessage(JSON.stringify({
+    tell = """<script>const wait = setInterval(() => {
+      if (document.documentElement.dataset.ready !== "yes") return;
+      clearInterval(wait);
+      parent.postMessage(JSON.stringify({
       page: document.documentElement.scrollWidth,
       figures: [...document.querySelectorAll(".js-plotly-plot")].map(f => f.getBoundingClientRect().width)}), "*");
-      </script></body>"""
+      }, 20);</script></body>"""
     (tmp_path / "page.html").write_text(path.read_text(encoding="utf-8").replace("</body>", tell), encoding="utf-8")
     frame = """<!DOCTYPE html><pre id="seen"></pre>
       <script>addEventListener("message", e => { document.getElementById("seen").textContent = e.data; });</script>
@@ -131,7 +134,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, tmp_path):
 def test_in_a_browser_the_slider_moves_the_numbers(page, tmp_path):
     """Press each working point's button in headless Chromium and read what the page then says."""
     path, _, thresholds = page
-    script = """<script>
+    script = """<script>const wait = setInterval(() => {
+      if (document.documentElement.dataset.ready !== "yes") return;
+      clearInterval(wait);
       const seen = [];
       for (const button of document.querySelectorAll("button[data-index]")) {
         button.click();
@@ -142,7 +147,7 @@ def test_in_a_browser_the_slider_moves_the_numbers(page, tmp_path):
       const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen);
       document.body.append(out);
       out.dataset.figures = document.querySelectorAll(".js-plotly-plot .main-svg").length;
-      </script></body>"""
+      }, 20);</script></body>"""
     copy = tmp_path / "page.html"
     copy.write_text(path.read_text(encoding="utf-8").replace("</body>", script), encoding="utf-8")
     text, complaints = dom(copy, tmp_path)

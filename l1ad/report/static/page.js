@@ -9,21 +9,24 @@
     const style = getComputedStyle(document.documentElement);
     return { "font.color": style.getPropertyValue("--text").trim() };
   }
-  for (const name of Object.keys(figures)) {
+  const drawn = new Set();
+  function draw(name) {
+    if (drawn.has(name)) return;
+    drawn.add(name);
     const figure = figures[name];
     figure.layout.font = Object.assign({}, figure.layout.font, { color: colours()["font.color"] });
     Plotly.newPlot(name, figure.data, figure.layout, options);
   }
   // Paper is narrower than a screen: figures take its width while printing, and the screen's again afterwards.
   function widths(layout) {
-    for (const name of Object.keys(figures)) Plotly.relayout(name, layout);
+    for (const name of Object.keys(figures)) { draw(name); Plotly.relayout(name, layout); }
   }
   window.addEventListener("beforeprint", function () { widths({ autosize: false, width: 660, "font.color": "#000" }); });
   window.addEventListener("afterprint", function () {
     widths({ autosize: true, width: null, "font.color": colours()["font.color"] });
   });
   dark.addEventListener("change", function () {
-    for (const name of Object.keys(figures)) Plotly.relayout(name, colours());
+    for (const name of drawn) Plotly.relayout(name, colours());
   });
 
   function rate(hz) {
@@ -51,7 +54,7 @@
         row.cells[3].textContent = percent(slider.gains[name][i]);
       }
     }
-    if (figures["figure-rate"]) {
+    if (drawn.has("figure-rate")) {
       const line = { type: "line", xref: "x", yref: "paper", x0: t, x1: t, y0: 0, y1: 1, line: { color: "#009E73", width: 2 } };
       const fixed = figures["figure-rate"].layout.shapes0 || [];
       Plotly.relayout("figure-rate", { shapes: fixed.concat([line]) });
@@ -65,5 +68,15 @@
     }
     show();
   }
-  document.documentElement.dataset.ready = "yes";
+  // The page answers from here on; the figures come one at a time, so that it keeps answering meanwhile.
+  document.documentElement.dataset.interactive = Math.round(performance.now());
+  const waiting = Object.keys(figures);
+  function next() {
+    const name = waiting.shift();
+    if (name === undefined) { document.documentElement.dataset.ready = "yes"; return; }
+    draw(name);
+    if (name === "figure-rate" && input) show();
+    setTimeout(next, 0);
+  }
+  setTimeout(next, 0);
 })();
