@@ -60,8 +60,8 @@ def clopper_pearson(passed: float, total: float, level: float = LEVEL_68) -> Int
     With a = (1 - level) / 2: from the a-quantile of Beta(k, n - k + 1) to the (1 - a)-quantile of Beta(k + 1, n - k).
     It covers at least `level` for counts; counts need not be whole, so that effective counts can be given.
 
-    >>> [round(end, 4) for end in clopper_pearson(0, 10, 0.95)]
-    [0.0, 0.3085]
+    >>> tuple(round(end, 4) for end in clopper_pearson(0, 10, 0.95))
+    (0.0, 0.3085)
     """
     from scipy.special import betaincinv
 
@@ -91,10 +91,10 @@ def fraction_interval(
         passed, only other events can tell how heavy the first would be. As in Fay and Feuer, Stat. Med. 16 (1997) 791,
         the upper distribution has the mean k/n + u and the variance k/n^2 + u^2 of the seen and the unseen event.
 
-    >>> [round(end, 4) for end in fraction_interval(Counts(0, 10), 0.95)]
-    [0.0, 0.3085]
-    >>> [round(end, 4) for end in fraction_interval(Counts(0, 10), 0.95, unseen=0.2)]
-    [0.0, 0.5218]
+    >>> tuple(round(end, 4) for end in fraction_interval(Counts(0, 10), 0.95))
+    (0.0, 0.3085)
+    >>> tuple(round(end, 4) for end in fraction_interval(Counts(0, 10), 0.95, unseen=0.2))
+    (0.0, 0.5218)
     """
     passed, total = counts
     if total <= 0:
