@@ -307,13 +307,14 @@ def _scaled(node: Scale, j: int, v: Any) -> Any:
 def _from_zero(v: Any, target: FixedType, cut: int) -> Any:
     """The cast of v as an unsigned number plus a constant, where it can be: sums then start from fewer bits.
 
-    Roundings do not mind a shift by an even number of steps, so the constant joins the offset before the cast.
+    Roundings do not mind a shift by an even number of steps, so the constant joins the offset before the cast; nor does
+    the cut, if the steps are even on its grid too, which is coarser than that of the inputs of AXOL1TL v5.
     """
     unit = target.lsb
     low, high = (int(target.round(np.array([_code(end, v.kif[2])]), int(v.kif[2]))[0]) for end in (v.low, v.high))
     if low >= 0 or not target.holds(low, high) or target.rounding not in ("TRN", "RND", "RND_CONV"):
         return cast(v, target, cut=cut)
-    base = low - low % 2
+    base = low - low % (2 << max(target.fraction - cut, 0))
     wide = FixedType.holding(0, high - base + 1, target.fraction).with_modes(target.rounding, "WRAP")
     return cast(v - base * unit, wide, cut=cut) + base * unit
 

@@ -71,3 +71,24 @@ def test_sums_of_signed_numbers_survive_the_rewriting() -> None:
     inputs = rng.integers(low, high + 1, (500, 12)) * step
     found = _codes(x, inputs, 3, list(np.asarray(x @ matrix)))
     np.testing.assert_array_equal(found, np.rint(inputs @ matrix * 8).astype(int))
+
+
+def test_an_input_type_finer_than_the_word_keeps_the_cut_of_the_shift() -> None:
+    """AXOL1TL v5: ap_fixed<14,6> has 8 bits of fraction, the word 5: the shift floors to 1/32 whatever comes after."""
+    from l1ad import Trigger
+    from l1ad.backends import rtl
+
+    rng = np.random.default_rng(7)
+    types = {
+        "input": "ap_fixed<14,6,RND_CONV,SAT>",
+        "weight": "ap_fixed<6,3>",
+        "bias": "ap_fixed<10,7>",
+        "result": "ap_fixed<18,14,RND_CONV,SAT>",
+    }
+    scaling = {"offset": rng.integers(0, 60, 57).astype(float), "shift": rng.integers(-1, 7, 57)}
+    trigger = Trigger.from_layers([rng.integers(-8, 8, (57, 3))], [np.zeros(3, int)], types, scaling)
+    first = trigger.program.nodes[0]
+    inputs = rng.integers(first.low, first.high + 1, (500, 57))
+    traced = rtl.Interpreter(trigger)
+    np.testing.assert_array_equal(traced.trace(inputs)["scale"], trigger.program.evaluate(inputs)["scale"])
+    np.testing.assert_array_equal(traced.score(inputs), trigger.score(inputs, golden=True))
