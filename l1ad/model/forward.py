@@ -116,19 +116,10 @@ def _weights(layer: KerasLayer) -> tuple[Tensor, Tensor]:
 
 
 def affine(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """``x kernel + bias`` of (B, n), (n, m) and (m,), with a product for the gradient of the bias too."""
+    """``x kernel + bias`` of (B, n), (n, m) and (m,).
+
+    The gradient is TensorFlow's: one written down with products was a little quicker and did not give the same last bit
+    twice, so that a training could not be repeated.
+    """
     tf = import_tf().tf
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def product(x: Tensor, kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            ones = tf.ones((1, tf.shape(upstream)[0]), upstream.dtype)
-            return (
-                tf.matmul(upstream, kernel, transpose_b=True),
-                tf.matmul(x, upstream, transpose_a=True),
-                tf.matmul(ones, upstream)[0],
-            )
-
-        return tf.nn.bias_add(tf.matmul(x, kernel), bias), gradient
-
-    return product(x, kernel, bias)
+    return tf.nn.bias_add(tf.matmul(x, kernel), bias)
