@@ -118,8 +118,8 @@ def _weights(layer: KerasLayer) -> tuple[Tensor, Tensor]:
 def affine(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """``x kernel + bias`` of (B, n), (n, m) and (m,).
 
-    The gradient is TensorFlow's: one written down with products was a little quicker and did not give the same last bit
-    twice, so that a training could not be repeated.
+    The gradient is TensorFlow's: one written down with products did not give the same last bit each time, so that a
+    training could not be repeated.
     """
     tf = import_tf().tf
     return tf.nn.bias_add(tf.matmul(x, kernel), bias)

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from l1ad.errors import InputError, L1adError
 from l1ad.events.readers import open_events
 from l1ad.events.store import Events, EventsFile
-from l1ad.io import atomic_hdf5, sha256_file
+from l1ad.io import atomic_hdf5, sha256_path
 from l1ad.menu import Menu, MenuDecision
 from l1ad.rates.exact import ExactSums, FloatArray, IntArray
 from l1ad.rates.histogram import Kind, ScoreHistogram, check_weights
@@ -553,7 +553,7 @@ def plan(paths: Sequence[str], *, chunk_events: int, saturation: str, where: str
         with open_events(path, saturation=saturation) as source:
             number = source.n_events
             divisible = isinstance(source, EventsFile)
-        digest = _digest(path)
+        digest = sha256_path(path)
         if any(digest == earlier.digest for earlier in sources):
             raise InputError(where, "files", f"the content of {path.name} twice", "each event once")
         total = None if total is None or number is None else total + number
@@ -565,11 +565,3 @@ def plan(paths: Sequence[str], *, chunk_events: int, saturation: str, where: str
     if total == 0:
         raise InputError(where, "events", "none", f"at least one in {', '.join(Path(p).name for p in paths)}")
     return sources, total
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, or of the names and hashes of all files below a folder."""
-    if path.is_file():
-        return sha256_file(path)
-    listing = [(str(file.relative_to(path)), sha256_file(file)) for file in sorted(path.rglob("*")) if file.is_file()]
-    return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
