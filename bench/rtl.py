@@ -20,8 +20,8 @@ from emulator import network
 from l1ad import Trigger
 from l1ad.backends import alir, lowering, rtl, synthesis, templates, verilator
 from l1ad.trigger.fixed import FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Scale
-from l1ad.trigger.program import Program
 
 
 def _plain_cast(v: Any, target: FixedType, *, relu: bool = False, cut: int = 62) -> Any:

@@ -25,9 +25,10 @@ from l1ad.errors import InputError, MissingToolError, TriggerError
 from l1ad.io import atomic_path, write_text
 from l1ad.scores import SCORE_FRACTION, SCORE_LSB
 from l1ad.trigger.fixed import Codes, FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.layers import UGT_WORD, input_multiplier
 from l1ad.trigger.nodes import Scale
-from l1ad.trigger.program import Program, Trigger
+from l1ad.trigger.program import Trigger
 
 BACKEND = "cmssw"
 Payload = Literal["auto", "latents", "score", "regions"]

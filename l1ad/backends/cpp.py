@@ -16,6 +16,7 @@ import numpy as np
 from l1ad.backends import templates
 from l1ad.errors import TriggerError
 from l1ad.trigger.fixed import Codes, FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import (
     Concat,
     Dense,
@@ -30,7 +31,6 @@ from l1ad.trigger.nodes import (
     Subtract,
     Take,
 )
-from l1ad.trigger.program import Program
 
 #: Words that a node may be called in Python and that C++ or our own text already uses.
 _RESERVED = frozenset(

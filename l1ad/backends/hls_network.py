@@ -24,8 +24,9 @@ from l1ad.backends import cpp, project, templates
 from l1ad.backends.hls_options import HlsOptions
 from l1ad.errors import InputError, TriggerError
 from l1ad.trigger.fixed import Codes, FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Scale
-from l1ad.trigger.program import Program, Trigger
+from l1ad.trigger.program import Trigger
 
 #: hls4ml raises whatever its passes run into, down to a bare AssertionError.
 _HLS4ML_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)

@@ -13,7 +13,8 @@ from l1ad.backends import cmssw
 from l1ad.backends.hls_options import HlsOptions, thresholds
 from l1ad.errors import InputError, TriggerError
 from l1ad.events.layout import ObjectLayout
-from l1ad.trigger.program import Program, Trigger
+from l1ad.trigger.graph import Program
+from l1ad.trigger.program import Trigger
 
 #: The object words of the uGT board: port, number of ports, bits, and first bit of each feature (l1-facts, section 4).
 #: Muons have a direction at the vertex too; these are the extrapolated ones, which the deployed triggers see.

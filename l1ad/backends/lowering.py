@@ -16,8 +16,8 @@ import numpy.typing as npt
 from l1ad.backends import alir
 from l1ad.errors import TriggerError
 from l1ad.trigger.fixed import FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Concat, Dense, Input, Lut, Maximum, Multiply, Node, Quantize, Relu, Scale, Subtract, Take
-from l1ad.trigger.program import Program
 
 #: Constants that alkaid holds: additions in 32 bits, matrices in float32, tables in int32 that float32 must hold too.
 CONSTANT_BITS, MATRIX_BITS, TABLE_BITS = 31, 24, 24

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from l1ad.errors import TriggerError
 from l1ad.trigger.fixed import FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Dense, Input, Node, Quantize, Relu, Scale
-from l1ad.trigger.program import Program
 
 #: Every intermediate has this many bits.
 WIDTH = 48

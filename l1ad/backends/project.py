@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from l1ad.errors import InputError
 from l1ad.io import read_json, write_json
-from l1ad.trigger.program import Program, Trigger
+from l1ad.trigger.graph import Program
+from l1ad.trigger.program import Trigger
 
 FORMAT = "l1ad-project"
 FORMAT_VERSION = 1

@@ -23,7 +23,8 @@ from l1ad.backends import alir, cpp, lowering, project, templates, timing
 from l1ad.errors import InputError, require
 from l1ad.io import write_json, write_text
 from l1ad.trigger.fixed import Codes
-from l1ad.trigger.program import Program, Trigger
+from l1ad.trigger.graph import Program
+from l1ad.trigger.program import Trigger
 
 BACKEND = "alkaid"
 Flavor = Literal["verilog", "vhdl"]

@@ -15,8 +15,8 @@ import numpy as np
 
 from l1ad.errors import InputError
 from l1ad.trigger.fixed import Codes, FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Concat, Dense, Input, Lut, Maximum, Multiply, Node, Scale, Subtract, Take
-from l1ad.trigger.program import Program
 
 #: Delays in ns at speed grade 2, after the switching tables of the families' data sheets (DS183, DS892, DS923, DS957)
 #: and the usual share of routing: a LUT with its net, and one bit of carry.

@@ -5,6 +5,7 @@ program of one's own; `widths.prove` for the proof that nothing overflows.
 """
 
 from l1ad.trigger.fixed import FixedType
-from l1ad.trigger.program import Program, Trigger
+from l1ad.trigger.graph import Program
+from l1ad.trigger.program import Trigger
 
 __all__ = ["FixedType", "Program", "Trigger"]

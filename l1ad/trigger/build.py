@@ -18,6 +18,7 @@ from l1ad.errors import TriggerError
 from l1ad.events.layout import ObjectLayout
 from l1ad.scores import SCORE_BITS, SCORE_FRACTION
 from l1ad.trigger.fixed import Codes, FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import (
     Concat,
     Dense,
@@ -33,7 +34,6 @@ from l1ad.trigger.nodes import (
     Subtract,
     Take,
 )
-from l1ad.trigger.program import Program
 
 NodeT = TypeVar("NodeT", bound=Node)
 

@@ -17,7 +17,7 @@ from l1ad.events.layout import ObjectLayout, get_layout
 from l1ad.scores import SCORES
 from l1ad.trigger.build import DEPLOYED_SCORE_TYPE, NodeOps, ProgramBuilder, Ref
 from l1ad.trigger.fixed import Codes, FixedType
-from l1ad.trigger.program import Program
+from l1ad.trigger.graph import Program
 
 #: The word of an input before scaling: pt in GeV on a 1/32 grid, eta and phi in hardware codes.
 UGT_WORD = FixedType(18, 13)

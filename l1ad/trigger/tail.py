@@ -20,7 +20,8 @@ from l1ad.events.store import Events
 from l1ad.scores import mu2
 from l1ad.trigger.build import NodeOps, ProgramBuilder, Ref
 from l1ad.trigger.fixed import Codes, FixedType
-from l1ad.trigger.program import Program, Trigger
+from l1ad.trigger.graph import Program
+from l1ad.trigger.program import Trigger
 
 FloatArray = npt.NDArray[np.float64]
 

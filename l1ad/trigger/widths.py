@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from l1ad.trigger.fixed import Codes, FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Dense, Interval
-from l1ad.trigger.program import Program
 
 Verdict = Literal["proven", "saturates", "wraps"]
 

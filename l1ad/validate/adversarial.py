@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.trigger.fixed import Codes, FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Dense, Input, Interval, Node, Scale
-from l1ad.trigger.program import Program
 from l1ad.validate.ascent import Target, ascend, exact_values
 
 Inputs = npt.NDArray[np.int64]

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.trigger.fixed import Codes
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Concat, Dense, Input, Lut, Maximum, Multiply, Node, Relu, Scale, Subtract, Take
-from l1ad.trigger.program import Program
 
 FloatArray = npt.NDArray[np.float64]
 

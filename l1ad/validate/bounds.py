@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.trigger.fixed import FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Concat, Dense, Interval, Multiply, Node, Quantize, Relu, Take, cast_interval
-from l1ad.trigger.program import Program
 
 FloatArray = npt.NDArray[np.float64]
 

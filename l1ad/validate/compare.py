@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from l1ad.backends import Realisation
 from l1ad.trigger.fixed import Codes
-from l1ad.trigger.program import Program, Trigger
+from l1ad.trigger.graph import Program
+from l1ad.trigger.program import Trigger
 
 #: Events scored at a time.
 CHUNK = 100_000

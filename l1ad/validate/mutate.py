@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from l1ad.errors import TriggerError
 from l1ad.trigger.fixed import Codes, FixedType, Overflow, Rounding
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import (
     Concat,
     Dense,
@@ -30,7 +31,6 @@ from l1ad.trigger.nodes import (
     Scale,
     Take,
 )
-from l1ad.trigger.program import Program
 from l1ad.validate.adversarial import words
 from l1ad.validate.ascent import exact_values
 from l1ad.validate.bounds import Bounds, out_of_reach, tighten

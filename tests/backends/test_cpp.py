@@ -15,7 +15,7 @@ from l1ad.errors import InputError, MissingToolError, TriggerError
 from l1ad.events.layout import get_layout
 from l1ad.trigger.build import ProgramBuilder
 from l1ad.trigger.fixed import FixedType, Overflow, Rounding
-from l1ad.trigger.program import Program
+from l1ad.trigger.graph import Program
 
 MAIN = """
 #include "program.h"

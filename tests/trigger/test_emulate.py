@@ -27,7 +27,7 @@ from l1ad.trigger.emulate.codegen import NO_SCORE, generate
 from l1ad.trigger.emulate.ranges import Chain
 from l1ad.trigger.emulate.writer import LEVELS
 from l1ad.trigger.fixed import FixedType
-from l1ad.trigger.program import Program
+from l1ad.trigger.graph import Program
 
 ROUNDINGS = ("TRN", "TRN_ZERO", "RND", "RND_ZERO", "RND_INF", "RND_MIN_INF", "RND_CONV")
 OVERFLOWS = ("WRAP", "SAT", "SAT_ZERO", "SAT_SYM")

@@ -18,8 +18,8 @@ from l1ad.errors import InputError, TriggerError
 from l1ad.events.layout import ObjectGroup, ObjectLayout, Word, get_layout
 from l1ad.trigger.build import SCORE_TYPE, NodeOps, ProgramBuilder
 from l1ad.trigger.fixed import FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.layers import Scaling, add_scaling, input_multiplier
-from l1ad.trigger.program import Program
 from l1ad.trigger.widths import prove
 
 V4_TYPES = {

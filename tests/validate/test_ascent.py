@@ -13,7 +13,7 @@ from l1ad.events.layout import get_layout
 from l1ad.scores import SCORES
 from l1ad.trigger.build import NodeOps, ProgramBuilder
 from l1ad.trigger.fixed import FixedType
-from l1ad.trigger.program import Program
+from l1ad.trigger.graph import Program
 from l1ad.validate.ascent import Target, ascend, exact_values, slopes, word_ends
 from l1ad.validate.bounds import out_of_reach, tighten
 from l1ad.validate.mutate import Mutation, Prover

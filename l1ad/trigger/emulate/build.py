@@ -31,7 +31,7 @@ from l1ad.errors import InputError, MissingToolError, TriggerError
 from l1ad.io import atomic_path
 from l1ad.trigger.emulate.codegen import generate
 from l1ad.trigger.emulate.writer import LEVELS, Level
-from l1ad.trigger.program import Program
+from l1ad.trigger.graph import Program
 
 #: Compilers that are looked for, in this order; ``$CC`` goes before them.
 COMPILERS = ("cc", "gcc", "clang")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from l1ad.trigger.emulate import emit
 from l1ad.trigger.emulate.dense import emit_dense
 from l1ad.trigger.emulate.writer import Element, Level, Writer
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import (
     Concat,
     Dense,
@@ -32,7 +33,6 @@ from l1ad.trigger.nodes import (
     Subtract,
     Take,
 )
-from l1ad.trigger.program import Program
 
 #: The score of an event with a word that its bits cannot hold: such events are left to the golden program.
 NO_SCORE = -(1 << 31)

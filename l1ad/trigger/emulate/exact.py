@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.trigger.fixed import FixedType
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Dense, Input, Node, Quantize, Relu, Scale
-from l1ad.trigger.program import Program
 
 #: Largest table of scaled input words; wider words are scaled by arithmetic.
 MAX_TABLE = 1 << 20

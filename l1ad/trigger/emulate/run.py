@@ -17,7 +17,7 @@ from l1ad.trigger.emulate.build import Kernel, Recipe, choose_level, is_built, l
 from l1ad.trigger.emulate.codegen import NO_SCORE
 from l1ad.trigger.emulate.exact import ExactProgram
 from l1ad.trigger.emulate.ranges import Unsupported
-from l1ad.trigger.program import Program
+from l1ad.trigger.graph import Program
 
 #: Fewer events than this do not pay for a compilation, which takes seconds: numpy scores them unless a kernel is there.
 COMPILE_EVENTS = 4096

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.trigger.emulate.ranges import Chain, Unsupported, bits_for
+from l1ad.trigger.graph import Program
 from l1ad.trigger.nodes import Concat, Dense, Interval, Lut, Maximum, Node, Scale, Take
-from l1ad.trigger.program import Program
 
 Level = Literal["portable", "avx2", "avx512", "avx512vnni"]
 #: Instruction-set levels, slowest first. ``avx512`` is AVX-512BW, ``avx512vnni`` adds the dot-product instructions.
