@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import subprocess
 import sys
@@ -34,6 +35,8 @@ MAY_IMPORT = {
 }
 #: Files that join two rooms: freezing reads trained models and writes programs.
 MAY_ALSO_IMPORT = {"trigger/freeze.py": {"model", "config"}}
+#: Methods that are there for convenience and import late what builds on their class.
+LOOKS_UP = {("l1ad.events.store", "l1ad.events.readers"), ("l1ad.menu.seeds", "l1ad.menu.evaluate")}
 #: Where TensorFlow may be imported at the top of a file: nowhere; inside functions only in these rooms.
 TENSORFLOW_ROOMS = {"model", "train", "trigger", "backends", "search"}
 HEAVY = {"tensorflow", "tf_keras", "keras", "qkeras", "hls4ml", "tensorflow_model_optimization", "sklearn", "numba"}
@@ -73,6 +76,29 @@ def test_imports_point_one_way(path, tree):
             continue
         allowed = MAY_IMPORT[here] | MAY_ALSO_IMPORT.get(path.relative_to(PACKAGE).as_posix(), set())
         assert parts[1] in allowed, f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+def test_no_module_imports_what_imports_it():
+    """Late imports count: they hide a circle, they do not open it."""
+    trees = {".".join(("l1ad", *path.relative_to(PACKAGE).with_suffix("").parts)): tree for path, tree in modules()}
+    trees = {name.removesuffix(".__init__"): tree for name, tree in trees.items()}
+    edges = {}
+    for name, tree in trees.items():
+        for_types = {id(n) for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in
+                     ast.unparse(block.test) for n in ast.walk(block)}  # fmt: skip
+        found = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module and id(node) not in for_types:
+                found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        # A name that is no module stands for its package; a package for its modules is not a circle of its own.
+        edges[name] = {f for f in found & set(trees) if f != name and not name.startswith(f + ".")}
+        edges[name] -= {b for a, b in LOOKS_UP if a == name}
+    try:
+        graphlib.TopologicalSorter(edges).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize(("path", "tree"), list(modules()), ids=lambda v: v.stem if isinstance(v, Path) else "")
