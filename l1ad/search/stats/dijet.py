@@ -102,7 +102,7 @@ class PeakFit:
     background : expected background in each bin, from the fit with signal.
     deviance : of the fit with signal; `deviance_background` of the one without.
     at_limit : the signal stands at the most negative value that keeps every expectation positive: a deficit in bins
-        without events. `signal_error` is then that of the unconstrained curvature.
+        without events. `signal_error` is then that of the unconstrained curvature, infinite if there is none.
     """
 
     signal: float
@@ -309,7 +309,7 @@ def fit_peak(
     lower = -0.9 * float(np.min(plain.expected[peaked] / s[peaked]))
     solution = _minimise(space, n, s, start=space.to_local(plain.parameters), lower=lower)
     signal, information = float(solution.values[-1]), solution.hessian
-    error = float(np.sqrt(np.linalg.inv(information)[-1, -1]))
+    error = float(np.sqrt(np.linalg.inv(information)[-1, -1])) if _positive(information) else float("inf")
     # Never below: the fit with signal contains the one without, what is left is the minimiser's tolerance.
     gain = max(plain.deviance - solution.deviance, 0.0)
     z = float(np.sign(signal) * np.sqrt(gain))
@@ -548,21 +548,28 @@ def _minimise(
         values = np.array(minuit.values)
         information = _information(space, n, shape, values, constant)
         slope = gradient(values)
-        if not np.all(np.isfinite(information)) or np.linalg.eigvalsh(information)[0] <= 0:
+        at_limit = shape is not None and bool(values[-1] < 0.999 * lower) and bool(slope[-1] > 0)
+        # A signal at its limit stands on bins without events, where the likelihood is a straight line in it.
+        free = slice(0, k) if at_limit else slice(None)
+        if not _positive(information[free, free]):
             reason = "second derivatives that are not positive"
             continue
-        at_limit = shape is not None and bool(values[-1] < 0.999 * lower) and bool(slope[-1] > 0)
-        free = slice(0, k) if at_limit else slice(None)
         # One Newton step with the exact second derivatives takes off what MIGRAD's tolerance left.
         polished = values.copy()
         polished[free] -= np.linalg.solve(information[free, free], slope[free])
-        if half_deviance(polished) <= half_deviance(values):
-            values, information, slope = polished, _information(space, n, shape, polished, constant), gradient(polished)
+        again = _information(space, n, shape, polished, constant)
+        if half_deviance(polished) <= half_deviance(values) and _positive(again[free, free]):
+            values, information, slope = polished, again, gradient(polished)
         edm = float(0.5 * slope[free] @ np.linalg.solve(information[free, free], slope[free]))
         if edm < _EDM_MAX:
             return _Solution(values, information, 2.0 * half_deviance(values), edm, attempt, at_limit)
         reason = f"distance to the minimum {edm:.2g} after {minuit.nfcn} calls"
     raise FitError(f"dijet fit with {k - 1} shape parameters did not converge: {attempt} starting points, {reason}")
+
+
+def _positive(matrix: FloatArray) -> bool:
+    """Is it finite and positive definite?"""
+    return bool(np.all(np.isfinite(matrix)) and np.linalg.eigvalsh(matrix)[0] > 0)
 
 
 #: Smallest expectation of a bin that the likelihood accepts, in events.

@@ -120,6 +120,42 @@ def test_a_deficit_keeps_the_expectation_positive() -> None:
     assert np.all(fit.background + fit.signal * peak > -1e-9)
 
 
+def test_a_peak_on_bins_without_events_converges_at_its_limit() -> None:
+    # The likelihood is a straight line in the signal there: no curvature, and no error from it.
+    counts = np.rint(_expected(COARSE, 400))
+    peak = CrystalBall(4000.0, 60.0, 3.0, 4.0, 3.0, 8.0).probabilities(COARSE)
+    peak = np.where(peak > 0.01, peak, 0.0)
+    counts[peak > 0] = 0.0
+    fit = dijet.fit_peak(counts, COARSE, peak, 2)
+    assert fit.at_limit
+    assert fit.signal_error == np.inf
+    assert fit.signal < 0
+    assert fit.p0 > 0.5
+    # Brute force: the deviance at the limit, minimised over the background by scipy.
+    start = dijet.fit_background(counts, COARSE, 2).parameters
+
+    def deviance(p: np.ndarray) -> float:
+        mu = np.maximum(dijet.integrate(p, COARSE) + fit.signal * peak, 1e-12)
+        return float(2 * np.sum(mu - counts + np.where(counts > 0, counts * np.log(np.maximum(counts, 1) / mu), 0.0)))
+
+    best = optimize.minimize(deviance, start, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-7})
+    assert fit.deviance == pytest.approx(best.fun, abs=1e-3)
+
+
+def test_toys_of_a_few_events_converge() -> None:
+    rng, expected = np.random.default_rng(3), _expected(COARSE, 60)
+    peaks = [CrystalBall(m, 0.035 * m, 1.2, 4.0, 1.6, 6.0).probabilities(COARSE) for m in (2900.0, 3300.0, 3700.0)]
+    failed = 0
+    for _ in range(40):
+        counts = rng.poisson(expected)
+        for peak in peaks:
+            try:
+                dijet.fit_peak(counts, COARSE, peak, 2)
+            except FitError:
+                failed += 1
+    assert failed <= 1
+
+
 def test_scan_finds_the_mass() -> None:
     def shape(mass: float, edges: np.ndarray) -> np.ndarray:
         return CrystalBall(mass, 0.03 * mass, 1.3, 4.0, 1.6, 8.0).probabilities(edges)
