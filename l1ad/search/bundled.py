@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from l1ad.errors import InputError
 from l1ad.events.bundled import FOLDER, bundled
-from l1ad.io import atomic_path
+from l1ad.io import atomic_hdf5
 from l1ad.search.jets import Dijets, concatenate, invariant_mass
 
 FORMAT = "l1ad-dijets-compact"
@@ -63,13 +63,11 @@ def write_compact(
     InputError
         If a feature has no step or does not fit in 16 bits.
     """
-    import h5py
-
     unknown = [name for name in events.names if name not in STEPS]
     if unknown:
         raise InputError("compact dijets", "features", ", ".join(unknown), f"some of {', '.join(STEPS)}")
     options = {"compression": "gzip", "compression_opts": 9, "shuffle": True, "chunks": True}
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_hdf5(path) as file:
         file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
         file.attrs["features"] = list(events.names)
         file.attrs["steps"] = [STEPS[name] for name in events.names]

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.errors import InputError, require
-from l1ad.io import atomic_path
+from l1ad.io import atomic_hdf5
 
 FloatArray = npt.NDArray[np.float64]
 Jets = npt.NDArray[np.float32]
@@ -190,14 +190,18 @@ class Dijets:
         *,
         attributes: Mapping[str, str | float] | None = None,
         half: bool = False,
+        more: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         """Write our HDF5 format: ``jets``, ``mjj``, ``label``, ``weight``, ``constituents`` if any, and the names.
 
-        `half` stores constituents as 16-bit floats: half the size, momenta to 0.05 %.
-        """
-        import h5py
+        `half` stores constituents as 16-bit floats: half the size, momenta to 0.05 %. `more` are further datasets.
 
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        Raises
+        ------
+        InputError
+            If the folder cannot be written or the disk is full; nothing half-written is left.
+        """
+        with atomic_hdf5(path) as file:
             file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
             file.attrs["features"] = list(self.names)
             for key, value in (attributes or {}).items():
@@ -210,6 +214,8 @@ class Dijets:
             if self.constituents is not None:
                 kept = self.constituents.astype(np.float16) if half else self.constituents
                 file.create_dataset("constituents", data=kept, **options)
+            for key, values in (more or {}).items():
+                file.create_dataset(key, data=values)
 
 
 def concatenate(parts: Sequence[Dijets]) -> Dijets:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from l1ad.io import atomic_path, write_json, write_text
+from l1ad.io import atomic_hdf5, write_json, write_text
 from l1ad.search.dijet_search import Result
 from l1ad.search.errors import FitError
 from l1ad.search.stats import dijet, limits
@@ -149,13 +149,11 @@ def _study(found: Study) -> dict[str, Any]:
 
 def _write_events(result: Result, path: Path) -> None:
     """Mass, scores and selection of the events of the signal region."""
-    import h5py
-
     tagged = result.tagged
     columns = {"mjj": result.events.m_jj, "selected": tagged.selected}
     columns |= {} if tagged.scores is None else {"score": tagged.scores}
     columns |= {} if tagged.category is None else {"category": tagged.category}
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_hdf5(path) as file:
         file.attrs["format"], file.attrs["format_version"] = "l1ad-dijet-scores", 1
         file.attrs["method"] = tagged.method
         for name, values in columns.items():

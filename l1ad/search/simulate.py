@@ -499,18 +499,11 @@ class Piece:
             return len(file["partons/m_hat"]) == self.n
 
     def make(self) -> None:
-        """Generate and write."""
-        import h5py
-
+        """Generate and write; the file has its name only when all of it is there."""
         sample = _generate(self.recipe, self.n, np.random.SeedSequence(self._entropy, spawn_key=(self.index,)))
         attributes: dict[str, str | float] = {"piece": self.key, "n_tried": sample.n_tried, "sigma_fb": sample.sigma_fb}
-        # Under another name until all of it is there.
-        partial = self.path.with_suffix(".making")
-        sample.dijets.write(partial, attributes=attributes)
-        with h5py.File(partial, "a") as file:
-            for name, values in vars(sample.partons).items():
-                file.create_dataset(f"partons/{name}", data=values)
-        os.replace(partial, self.path)
+        partons = {f"partons/{name}": values for name, values in vars(sample.partons).items()}
+        sample.dijets.write(self.path, attributes=attributes, more=partons)
 
     @property
     def _entropy(self) -> list[int]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import h5py
@@ -89,6 +92,33 @@ def test_own_format_round_trip(tmp_path: Path) -> None:
     assert len(part) == 6
     assert part.constituents is not None
     assert len(part.constituents) == 6
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    # The limit on the size of a file fails in the same calls as a full disk does.
+    code = """
+        import resource, sys
+        import numpy as np
+        from l1ad.errors import InputError
+        from l1ad.search.bundled import write_compact
+        from l1ad.search.jets import Dijets
+        rng = np.random.default_rng(0)
+        events = Dijets(rng.uniform(1, 9, (20000, 2, 4)).astype(np.float32), ("pt", "eta", "phi", "m"),
+                        np.full(20000, 2e3), np.zeros(20000, np.int8), np.ones(20000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        for write in (events.write, lambda path: write_compact(events, path)):
+            try:
+                write(sys.argv[1])
+            except InputError as error:
+                print(error)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "full.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"{tmp_path / 'full.h5'}: write: found ") for line in lines)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_windows_are_the_published_ones() -> None:
