@@ -309,11 +309,13 @@ def _mutations(value: Mapping[str, Any]) -> str:
     rows = value.get("rows", [])
     caught = sum(1 for row in rows if row.get("caught"))
     equivalent = sum(1 for row in rows if row.get("equivalent"))
-    total = len(rows) - equivalent
+    undecided = sum(1 for row in rows if row.get("undecided"))
+    total = len(rows) - equivalent - undecided
     css = "good" if caught >= total else "bad"
     return (
         f'<p>The check itself: <span class="{css}">{caught} of {total} deliberate mutations caught</span>'
-        f"{f', {equivalent} proven to change nothing' if equivalent else ''}.</p>"
+        f"{f', {equivalent} proven to change nothing' if equivalent else ''}"
+        f"{f', {undecided} that no crossing known tells apart' if undecided else ''}.</p>"
     )
 
 

@@ -74,8 +74,8 @@ class Validation:
 
     @property
     def missed(self) -> tuple[Outcome, ...]:
-        """Mutations that were neither caught nor proven to change nothing."""
-        return tuple(row for row in self.mutations or () if not row.caught and not row.equivalent)
+        """Mutations that change codes and that no event caught."""
+        return tuple(row for row in self.mutations or () if row.missed)
 
     @property
     def passed(self) -> bool:
@@ -92,7 +92,9 @@ class Validation:
         if self.mutations is not None:
             caught = sum(row.caught for row in self.mutations)
             same = sum(row.equivalent for row in self.mutations)
-            text += f"; {caught} of {len(self.mutations) - same} mutations caught, {same} proven equivalent"
+            undecided = sum(row.undecided for row in self.mutations)
+            text += f"; {caught} of {caught + len(self.missed)} mutations caught, {same} proven equivalent"
+            text += f", {undecided} undecided" if undecided else ""
         return text
 
     def to_json(self) -> dict[str, Any]:

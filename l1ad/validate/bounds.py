@@ -128,8 +128,11 @@ class _Relaxation:
         elif isinstance(node, Dense):
             self._dense(node, mine, below, above, reach)
             return
-        elif isinstance(node, Multiply) and node.inputs[0] == node.inputs[1]:
-            self._square(node, mine, above, reach)
+        elif isinstance(node, Multiply):
+            if node.inputs[0] == node.inputs[1]:
+                self._square(node, mine, above, reach)
+            else:
+                self._product(node, mine, above, reach)
             return
         else:
             return
@@ -216,6 +219,16 @@ class _Relaxation:
                 self._row([after, z], [1.0, -width], 0.0)
                 self._row([before, z], [-1.0, full], 0.0)
             self._row([y, *parts], [1.0, *(-slopes).tolist()], edges[0] ** 2 + above)
+
+    def _product(
+        self, node: Node, mine: npt.NDArray[np.int64], above: float, reach: tuple[npt.NDArray[np.bool_], ...]
+    ) -> None:
+        """A product of two numbers that are never negative is at most one of them times the other's largest value."""
+        sources = [self.columns[name].tolist() for name in node.inputs]
+        for i, (y, a, b) in enumerate(zip(mine.tolist(), *sources, strict=True)):
+            if not reach[2][i] and self.low[a] >= 0 and self.low[b] >= 0:
+                self._row([y, a], [1.0, -self.high[b]], above)
+                self._row([y, b], [1.0, -self.high[a]], above)
 
     @staticmethod
     def _reach(kind: FixedType, exact: Interval) -> tuple[npt.NDArray[np.bool_], ...]:

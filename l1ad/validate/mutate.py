@@ -1,14 +1,15 @@
 """A check that cannot fail is no check: programs with one thing changed, and whether the events catch each.
 
 `mutations` lists them; `run` scores each on the events that the validation uses. One that no event catches must be
-proven to change nothing, or the check has a hole.
+proven to change nothing, or the check has a hole. A width that is narrowed by one bit where no crossing is known to use
+it is narrowed further, until one does: what is asked is whether the check sees a word that is too small.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -70,7 +71,8 @@ class Outcome:
     event : the first that did.
     events : with another score, among those compared.
     equivalent : proven to change no score for any input.
-    reason : the proof.
+    undecided : neither: no event known changes a code of the node itself, and no proof ended in its time.
+    reason : the proof, or how it was caught.
     """
 
     kind: str
@@ -80,7 +82,13 @@ class Outcome:
     event: int | None = None
     events: int = 0
     equivalent: bool = False
+    undecided: bool = False
     reason: str = ""
+
+    @property
+    def missed(self) -> bool:
+        """Whether the check has a hole: codes differ, and no score shows it."""
+        return not (self.caught or self.equivalent or self.undecided)
 
 
 def mutations(program: Program, rng: np.random.Generator, *, per_node: int = 2) -> Iterator[Mutation]:
@@ -158,41 +166,86 @@ def _types(program: Program, node: Node) -> Iterator[Mutation]:
 
 
 def run(
-    program: Program, inputs: npt.NDArray[np.integer[Any]], golden: Codes, changes: Sequence[Mutation]
+    program: Program,
+    inputs: npt.NDArray[np.integer[Any]],
+    golden: Codes,
+    changes: Sequence[Mutation],
+    *,
+    seconds: float = 180.0,
 ) -> list[Outcome]:
     """Whether the events see each mutation; those they do not see are proven equivalent, or reported as missed.
 
     Parameters
     ----------
     inputs, golden : events (N, inputs) of the validation and their scores (N,).
+    seconds : that all proofs by integer programming may take together; a slower machine may leave more undecided.
     """
     open_ = dict(enumerate(changes))
     outcomes: dict[int, Outcome] = {}
+    differs: set[int] = set()
     for begin in range(0, len(inputs), _CHUNK):
         if not open_:
             break
         values = program.evaluate(np.asarray(inputs[begin : begin + _CHUNK]))
         for i, change in list(open_.items()):
-            wrong = np.flatnonzero(_downstream(change, values) != golden[begin : begin + _CHUNK])
+            fresh = _changed(change, values)
+            wrong = np.flatnonzero(
+                fresh.get(program.score, values[program.score])[:, 0] != golden[begin : begin + _CHUNK]
+            )
+            if (fresh[change.node] != values[change.node]).any():
+                differs.add(i)
             if len(wrong):
                 outcomes[i] = Outcome(change.kind, change.what, change.node, True, begin + int(wrong[0]), len(wrong))
                 del open_[i]
-    prover = Prover(program)
+    prover = Prover(program, seconds=seconds)
     for i, change in open_.items():
-        reason = prover.reason(change, levels=("", "linear programming"))
-        event = None if reason else hunt(program, change, np.asarray(inputs[:_CHUNK]))
-        if event is None and not reason:
-            reason = prover.reason(change, levels=("integer programming",))
-        outcomes[i] = Outcome(
-            change.kind,
-            change.what,
-            change.node,
-            caught=event is not None,
-            events=int(event is not None),
-            equivalent=bool(reason),
-            reason=reason or ("caught by an event made for it" if event is not None else ""),
-        )
+        outcomes[i] = _settle(prover, change, np.asarray(inputs[:_CHUNK]), differs=i in differs)
     return [outcomes[i] for i in sorted(outcomes)]
+
+
+def _settle(prover: Prover, change: Mutation, inputs: npt.NDArray[np.integer[Any]], *, differs: bool) -> Outcome:
+    """What a mutation is that the events did not see: cheap proofs first, then a search, then proofs that take long.
+
+    Parameters
+    ----------
+    differs : whether an event changed a code of the node itself.
+    """
+    result = Outcome(change.kind, change.what, change.node, caught=False)
+    reason = prover.reason(change, levels=("", "linear programming"))
+    if reason:
+        return replace(result, equivalent=True, reason=reason)
+    if hunt(prover.program, change, inputs) is not None:
+        return replace(result, caught=True, events=1, reason="caught by an event made for it")
+    if change.kind == "width":
+        values = prover.program.evaluate(inputs)
+        score = values[prover.program.score]
+        for narrower in _narrower(prover.program, change):
+            wrong = np.flatnonzero((_changed(narrower, values).get(prover.program.score, score) != score)[:, 0])
+            if len(wrong):
+                reason = "one bit less is not told apart by any crossing known"
+                return replace(
+                    result, what=narrower.what, caught=True, event=int(wrong[0]), events=len(wrong), reason=reason
+                )
+    reason = prover.reason(change, levels=("integer programming",))
+    if reason:
+        return replace(result, equivalent=True, reason=reason)
+    reason = "" if differs else "no crossing known changes a code of this node, and no proof ended in its time"
+    return replace(result, undecided=not differs, reason=reason)
+
+
+def _narrower(program: Program, change: Mutation) -> Iterator[Mutation]:
+    """The node with ever fewer integer bits, from two less than it has."""
+    node = program.node(change.node)
+    if change.program.node(change.node).type.fraction != node.type.fraction:
+        return
+    for less in range(2, node.type.width - 1):
+        kind = replace(node.type, width=node.type.width - less, integer=node.type.integer - less)
+        narrower = _mutation(program, "width", f"{node.type} to {kind}", node, replace(node, type=kind), -1)
+        try:
+            _ = narrower.program.intervals
+        except TriggerError:
+            return
+        yield narrower
 
 
 def hunt(
@@ -246,12 +299,6 @@ def hunt(
     return None
 
 
-def _downstream(change: Mutation, values: Mapping[str, Codes]) -> Codes:
-    """Scores of a mutant, evaluated from the node that was changed on."""
-    score = change.program.score
-    return _changed(change, values).get(score, values[score])[:, 0]
-
-
 def _changed(change: Mutation, values: Mapping[str, Codes]) -> dict[str, Codes]:
     """Codes of the nodes of a mutant from the changed one on, from those of the program."""
     program = change.program
@@ -267,14 +314,26 @@ def _changed(change: Mutation, values: Mapping[str, Codes]) -> dict[str, Codes]:
 class Prover:
     """Proofs of equivalence for the mutations of one program; its bounds are made once, and only as tight as needed."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, *, seconds: float = 900.0) -> None:
         self.program = program
+        self._left = seconds
         self._known: dict[str, Bounds] = {}
 
     def _bounds(self, level: str) -> Bounds:
         if level not in self._known:
-            self._known[level] = _LEVELS[level](self.program)
+            if level == "integer programming":
+                begin = time.monotonic()
+                self._known[level] = tighten(self.program, integer=True, seconds=self._left / 2)
+                self._left = max(0.0, self._left - (time.monotonic() - begin))
+            else:
+                self._known[level] = _LEVELS[level](self.program)
         return self._known[level]
+
+    def _never(self, bounds: Bounds, node: str, element: int, code: int, *, upward: bool) -> bool:
+        begin = time.monotonic()
+        proven = out_of_reach(self.program, bounds, node, element, code, upward=upward, seconds=self._left / 2)
+        self._left = max(0.0, self._left - (time.monotonic() - begin))
+        return proven
 
     def reason(
         self, change: Mutation, *, levels: Sequence[str] = ("", "linear programming", "integer programming")
@@ -282,6 +341,12 @@ class Prover:
         """The proof that a mutation changes no score for any input, or an empty string."""
         for level in levels:
             how = f" (bounds by {level})" if level else ""
+            if level == "integer programming":
+                # Tight bounds of all layers take minutes; often the looser ones are enough to decide one code.
+                loose = self._bounds("linear programming")
+                ends = self._out_of_reach(change, loose, _affected(self.program, change, loose))
+                if ends:
+                    return ends
             before = self._bounds(level)
             affected = _affected(self.program, change, before)
             if not affected.any():
@@ -317,7 +382,7 @@ class Prover:
             for beyond, end, upward in ((exact.high[i] > high, high + 1, True), (exact.low[i] < low, low - 1, False)):
                 # What is below zero a rectifier does not see.
                 seen = upward or not isinstance(before, Relu)
-                if beyond and seen and not out_of_reach(self.program, bounds, summed.name, int(i), end, upward=upward):
+                if beyond and seen and not self._never(bounds, summed.name, int(i), end, upward=upward):
                     return ""
         return f"no input drives it beyond {low} to {high}, where both cast alike (infeasible by integer programming)"
 
@@ -331,7 +396,6 @@ def _plain(program: Program) -> Bounds:
 _LEVELS: dict[str, Callable[[Program], Bounds]] = {
     "": _plain,
     "linear programming": tighten,
-    "integer programming": partial(tighten, integer=True),
 }
 
 
