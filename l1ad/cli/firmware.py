@@ -1,4 +1,4 @@
-"""`l1ad convert` and `l1ad validate`."""
+"""`l1ad assemble`, `l1ad convert` and `l1ad validate`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to `app`."""
+    app.command("assemble", help=_ASSEMBLE_HELP)(assemble)
     app.command("convert", help=_CONVERT_HELP)(convert)
     app.command("validate", help=_VALIDATE_HELP)(validate)
 
+
+_ASSEMBLE_HELP = """Make trigger.json of the integers of a network, such as a deployed one, without its training.
+
+ARRAYS is a NumPy archive with w0 b0 w1 b1 ... (codes), offset and shift; types are those of AXOL1TL v4 unless --type
+says otherwise. Crossings hw in it become events.h5, and what was recorded for them (score, mu) is compared: exit status
+1 if any integer differs.
+
+Example: l1ad assemble axol1tl_v4.npz --out runs/v4 && l1ad validate runs/v4 --events runs/v4/events.h5"""
 
 _CONVERT_HELP = """Write the firmware project of a frozen trigger: HLS, RTL, or the CMSSW emulator.
 
@@ -27,6 +36,43 @@ TARGET is a run folder, which gets validation.json, or a trigger.json. The event
 ones made from the program itself, and random codes over the full words. Exit status 1 if any integer differs.
 
 Example: l1ad validate runs/quickstart --events data/zero_bias.h5 --n 1000000 --mutate"""
+
+
+def assemble(
+    arrays: Annotated[Path, typer.Argument(help="NumPy archive (.npz).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder of the trigger.")],
+    types: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--type", help="NAME=TYPE, such as 'relu=ap_ufixed<10,7>'; one a layer with ; between. Repeatable."
+        ),
+    ] = None,
+    score: Annotated[str, typer.Option(help="mu2, student or embedding_mse.")] = "mu2",
+    embedding: Annotated[
+        Optional[int], typer.Option(min=1, help="embedding_mse: how many layers make the backbone.")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="Object layout of the inputs.")] = "cms_ugt",
+    name: Annotated[Optional[str], typer.Option(help="Of the trigger; the file's by default.")] = None,
+) -> None:
+    from l1ad.errors import InputError
+    from l1ad.trigger.arrays import check_recorded, read_arrays
+
+    given: dict[str, str] = {}
+    for text in types or ():
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InputError("assemble", "--type", text, "NAME=TYPE")
+        given[key.strip()] = value
+    made = read_arrays(arrays, types=given, score=score, layout=layout, name=name, embedding=embedding)
+    trigger = made.trigger
+    compared = check_recorded(made)
+    trigger.save(out / "trigger.json")
+    typer.echo(f"{out / 'trigger.json'}: {trigger.kind} on {trigger.layout.name}, hash {trigger.hash[:12]}")
+    if made.events is not None:
+        made.events.write(out / "events.h5")
+        typer.echo(f"{out / 'events.h5'}: {len(made.events):,} crossings")
+    for kind, n in compared.items():
+        typer.echo(f"{n:,} of {n:,} recorded {kind} equal")
 
 
 def convert(
@@ -130,7 +176,8 @@ def validate(
     if result.mutations is not None:
         mutants = Table("mutation", "", "")
         for outcome in result.mutations:
-            verdict = "caught" if outcome.caught else "equivalent" if outcome.equivalent else "MISSED"
+            verdict = "caught" if outcome.caught else "equivalent" if outcome.equivalent else "undecided"
+            verdict = "MISSED" if outcome.missed else verdict
             mutants.add_row(outcome.what, verdict, outcome.reason or f"{outcome.events} events, first {outcome.event}")
         console.print(mutants)
     typer.echo(f"{result.trigger_name} ({result.trigger_hash[:12]}): {result.summary}")

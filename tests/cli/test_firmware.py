@@ -151,3 +151,34 @@ def test_validate_fails_with_status_1(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_help_ends_with_an_example() -> None:
     for verb in ("convert", "validate"):
         assert "Example: l1ad" in call(verb, "--help")[1]
+
+
+def test_assemble_makes_a_folder_that_convert_and_validate_take(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    weights = [rng.integers(-8, 8, shape) * (rng.random(shape) < 0.4) for shape in ((57, 4), (4, 2))]
+    biases = [np.ones(4, int), np.ones(2, int)]
+    scaling = {"offset": np.zeros(57), "shift": rng.integers(1, 5, 57)}
+    trigger = Trigger.from_layers(weights, biases, TYPES, scaling)
+    events = make_events(3, 200)
+    layers = {f"{letter}{i}": a for letter, arrays in (("w", weights), ("b", biases)) for i, a in enumerate(arrays)}
+    recorded = {"hw": events.hw, "score": trigger.score(events), "mu": trigger.latents(events)}
+    np.savez(tmp_path / "net.npz", **layers, **scaling, **recorded)
+    out = tmp_path / "run"
+    status, output, error = call("assemble", tmp_path / "net.npz", "--out", out)
+    assert status == 0, error
+    assert "200 of 200 recorded scores equal" in output
+    assert Trigger.load(out).hash == trigger.hash
+    assert call("convert", out, "-b", "alkaid")[0] == 0
+    arguments = ["--events", out / "events.h5", "--n", 12_000, "--realisations", "alkaid,fast"]
+    assert call("validate", out, *arguments)[0] == 0
+    assert json.loads((out / "validation.json").read_text())["events"]["given"] == 200
+    recorded["score"] = recorded["score"] + 1
+    np.savez(tmp_path / "net.npz", **layers, **scaling, **recorded)
+    status, _, error = call("assemble", tmp_path / "net.npz", "--out", tmp_path / "other")
+    assert status != 0
+    assert isinstance(error, CheckFailed)
+    assert "200 of 200 recorded scores differ" in str(error)
+    assert not (tmp_path / "other").exists()
+    status, _, error = call("assemble", tmp_path / "net.npz", "--out", tmp_path / "other", "--type", "relu")
+    assert isinstance(error, InputError)
+    assert "--type: found relu, expected NAME=TYPE" in str(error)
