@@ -124,6 +124,8 @@ def _what_is_trained(config: RunConfig) -> dict[str, Any]:
     """A configuration without what the trained weights do not depend on."""
     value = config.model_dump(exclude={"description", "freeze", "firmware", "validation", "calibration", "report"})
     del value["training"]["jit"]
+    # A file of the bundled sample is the same one in every checkout.
+    value["data"]["paths"] = [Path(path).name for path in config.data.paths]
     return value
 
 

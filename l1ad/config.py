@@ -286,11 +286,19 @@ class ContrastConfig(Quantised):
 
 
 class TeacherConfig(Section):
-    """The float convolutional autoencoder whose error the student learns (CICADA)."""
+    """The float convolutional autoencoder whose error the student learns (CICADA).
+
+    Attributes
+    ----------
+    epochs : of the teacher; nothing for those of `training`.
+    run : folder of a finished run whose teacher this student learns from, so that several students share one; nothing
+        to train a teacher first.
+    """
 
     filters: list[Size] = [20, 30]
     latent: Size = 80
     epochs: Annotated[int, Field(ge=1)] | None = None
+    run: str | None = None
 
 
 class CicadaConfig(Quantised):

@@ -51,3 +51,14 @@ def test_published_configurations_are_among_them(physics: ModuleType, tmp_path: 
     published = {"axol1tl_v1", "axol1tl_v3", "axol1tl_v4", "axol1tl_v5"}
     published |= {f"adc2021_{kind}_{family}" for kind in ("dnn", "cnn") for family in ("vae", "ae")}
     assert published <= names
+
+
+def test_another_checkout_asks_for_no_other_training(physics: ModuleType, tmp_path: Path) -> None:
+    """Where the bundled files stand changes nothing, which files they are does; nor do notes and freezing count."""
+    tries = {one.group: one for one in physics.read_tries(BENCH / "physics.yaml", tmp_path, [], quick=False)}
+    config = RunConfig.of(tries["mse, weighted tails, mu2"].config)
+    moved = config.data.model_copy(update={"paths": [f"/elsewhere/{Path(path).name}" for path in config.data.paths]})
+    same = config.model_copy(update={"data": moved, "description": "another"})
+    assert physics._what_is_trained(same) == physics._what_is_trained(config)
+    fewer = config.data.model_copy(update={"paths": config.data.paths[:1]})
+    assert physics._what_is_trained(config.model_copy(update={"data": fewer})) != physics._what_is_trained(config)

@@ -8,19 +8,23 @@ brings the tail of the error into one word). Only the student freezes.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
 
 from l1ad import scores
 from l1ad.config import CicadaConfig, RunConfig, TeacherConfig
-from l1ad.errors import ConfigError
+from l1ad.errors import ConfigError, InputError
 from l1ad.events.layout import ObjectLayout
 from l1ad.model.cnn import convolutions
 from l1ad.model.forward import apply
-from l1ad.model.keras import KerasModel, Tensor, import_tf, tf_ops
+from l1ad.model.keras import KerasModel, Tensor, import_tf, load_model, tf_ops
 from l1ad.model.losses import weighted_mean
 from l1ad.model.network import LayerQuantizers, Network, dense_chain, encoder_model, qdense, scaled_input
 from l1ad.model.quantizers import activation_layer
 from l1ad.model.stage import Batch, Geometry, Stage, Terms, quantised_kernels
 from l1ad.trigger.quantizer import Quantizer
+from l1ad.trigger.scaling import read_scaling
 
 
 def build(config: CicadaConfig, layout: ObjectLayout, seeds: Iterator[int]) -> Network:
@@ -45,6 +49,8 @@ def build(config: CicadaConfig, layout: ObjectLayout, seeds: Iterator[int]) -> N
     x = qdense(x, 1, dense.kernel[-1], dense.bias[-1], name="output_dense", seed=next(seeds))
     output = activation_layer(Quantizer.parse(config.output), "output")(x)
     teacher = _teacher(config.rows, config.columns, config.teacher, seeds)
+    if config.teacher.run is not None:
+        _take_weights(teacher, Path(config.teacher.run))
     return Network(encoder_model(inputs, {"output": output}), ("output",), {"teacher": teacher})
 
 
@@ -81,9 +87,38 @@ def _teacher(rows: int, columns: int, config: TeacherConfig, seeds: Iterator[int
     return keras.Model(inputs, layers.Flatten(name="reconstruction")(x), name="teacher")
 
 
+def _take_weights(teacher: KerasModel, run: Path) -> None:
+    """Set the weights of the teacher of another run.
+
+    The teacher sees scaled inputs, so that both runs must scale alike, which `stages` sees to.
+
+    Raises
+    ------
+    InputError
+        If the run is not finished, or its teacher is another network.
+    """
+    path = run / "parts" / "teacher.h5"
+    if not (run / "model.h5").is_file() or not path.is_file():
+        raise InputError(str(path), "model.teacher.run", "no such file", "the folder of a finished run with a teacher")
+    values = load_model(path).get_weights()
+    found, wanted = ([np.shape(value) for value in weights] for weights in (values, teacher.get_weights()))
+    if found != wanted:
+        sizes = [sum(int(np.prod(shape)) for shape in shapes) for shapes in (found, wanted)]
+        raise InputError(str(path), "model.teacher", f"{sizes[0]} weights", f"{sizes[1]}, as filters and latent say")
+    teacher.set_weights(values)
+
+
 def stages(config: RunConfig, network: Network, geometry: Geometry, *, steps: int) -> tuple[Stage, ...]:
-    """The teacher first, then the student on the teacher that no longer changes."""
-    del steps, geometry
+    """The teacher first, then the student on the teacher that no longer changes.
+
+    A teacher of another run is not trained again.
+
+    Raises
+    ------
+    InputError
+        If that other run scales its inputs another way: its teacher would see other numbers.
+    """
+    del steps
     tf = import_tf().tf
     model = config.model
     assert isinstance(model, CicadaConfig)
@@ -107,8 +142,16 @@ def stages(config: RunConfig, network: Network, geometry: Geometry, *, steps: in
         }
 
     epochs = config.training.epochs
-    return (
-        # XLA's convolutions take twice as long, and the teacher runs in both.
-        Stage("teacher", (teacher,), (), teach, model.teacher.epochs or epochs, compiles=False),
-        Stage("student", (student,), quantised_kernels((student,)), learn, epochs, compiles=False),
-    )
+    # XLA's convolutions take twice as long, and the teacher runs in both.
+    first = Stage("teacher", (teacher,), (), teach, model.teacher.epochs or epochs, compiles=False)
+    second = Stage("student", (student,), quantised_kernels((student,)), learn, epochs, compiles=False)
+    if model.teacher.run is None:
+        return first, second
+    path = Path(model.teacher.run) / "scaling.json"
+    scaling, layout = read_scaling(path)
+    same = np.array_equal(scaling.shift, geometry.scaling.shift)
+    same &= np.array_equal(scaling.stored_offset(), geometry.scaling.stored_offset())
+    if layout != geometry.layout.name or scaling.word != geometry.scaling.word or not same:
+        expected = "the scaling of this run: the same data, or scaling.offset and scaling.shift by hand"
+        raise InputError(str(path), "scaling", "other offsets, shifts or words", expected)
+    return (second,)

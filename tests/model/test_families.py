@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from l1ad.config import RunConfig
-from l1ad.errors import ConfigError
+from l1ad.errors import ConfigError, InputError
 from l1ad.events import get_layout
 from l1ad.trigger.layers import Scaling
 
@@ -103,6 +103,40 @@ def test_two_stages_train_one_after_the_other(name, tmp_path, make_crossings):
         losses = [row["loss"] for row in result.history if row["stage"] == stage]
         assert losses[-1] < losses[0], stage
     assert result.sparsity == pytest.approx(0.4, abs=0.03)
+
+
+def test_students_share_a_teacher(tmp_path, make_crossings):
+    """A student of another run's teacher trains alone, learns its error, and leaves it as it was."""
+    from l1ad.model.keras import load_model
+    from l1ad.train import train
+
+    first = configuration("cicada_v1")
+    make_crossings(700, 8, first.data.layout).write(tmp_path / "events.h5")
+    make_crossings(700, 9, first.data.layout).write(tmp_path / "others.h5")
+
+    def value(name: str, events: str, **teacher: object) -> dict[str, object]:
+        config = configuration(name)
+        model = config.model.model_dump(mode="json")
+        model["teacher"] = {"filters": [2, 2], "latent": 4, "epochs": 2, **teacher}
+        data = {"paths": [str(tmp_path / events)], "layout": config.data.layout}
+        training = {"epochs": 3, "batch": 128, "rate": {"value": 0.003}}
+        return {**config.model_dump(mode="json"), "model": model, "data": data, "training": training}
+
+    train(value("cicada_v1", "events.h5"), tmp_path / "first")
+    run = str(tmp_path / "first")
+    second = train(value("cicada_v2", "events.h5", run=run), tmp_path / "second")
+    assert {row["stage"] for row in second.history} == {"student"}
+    kept, used = (load_model(tmp_path / name / "parts" / "teacher.h5").get_weights() for name in ("first", "second"))
+    for a, b in zip(kept, used, strict=True):
+        assert np.array_equal(a, b)
+    losses = [row["val_loss"] for row in second.history]
+    assert losses[-1] < losses[0]
+    with pytest.raises(InputError, match=r"scaling.json: scaling: found other offsets"):
+        train(value("cicada_v2", "others.h5", run=run), tmp_path / "third")
+    with pytest.raises(InputError, match=r"teacher.h5: model.teacher: found \d+ weights"):
+        train(value("cicada_v2", "events.h5", run=run, latent=5), tmp_path / "third")
+    with pytest.raises(InputError, match=r"teacher.h5: model.teacher.run: found no such file"):
+        train(value("cicada_v2", "events.h5", run=str(tmp_path)), tmp_path / "third")
 
 
 def test_a_turned_crossing_is_the_same_physics(stack, geometry, sample):
