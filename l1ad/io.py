@@ -12,7 +12,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +118,24 @@ def atomic_hdf5(path: str | os.PathLike[str]) -> Iterator[Any]:
     InputError
         If the folder cannot be written or the disk is full.
     """
+    with atomic_hdf5_checked(path) as (file, _):
+        yield file
+
+
+@contextlib.contextmanager
+def atomic_hdf5_checked(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Callable[[], None]]]:
+    """`atomic_hdf5` for a writer that takes long: the file, and a call that ends the block if the disk is full."""
     import h5py
 
     with atomic_path(path) as temporary, contextlib.closing(_Sink(temporary)) as sink:
+
+        def check() -> None:
+            if sink.error is not None:
+                raise sink.error
+
         with h5py.File(sink, "w") as file:
-            yield file
-        if sink.error is not None:
-            raise sink.error
+            yield file, check
+        check()
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

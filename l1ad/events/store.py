@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -34,7 +34,7 @@ import numpy.typing as npt
 from l1ad.errors import InputError, LayoutError
 from l1ad.events.layout import ObjectLayout, get_layout
 from l1ad.events.policy import SaturationPolicy, add_counts, apply_saturation, check_saturation_policy, sort_objects
-from l1ad.io import atomic_path
+from l1ad.io import atomic_hdf5_checked
 
 FORMAT = "l1ad-events"
 FORMAT_VERSION = 1
@@ -429,7 +429,8 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
     """Write `Events` piece by piece; the file gets its name when the block ends well.
 
     The first piece fixes layout, columns and seeds; `append` checks the others against it. `compression` is None
-    (fastest) or ``gzip``. The bytes of the file depend on the events only, not on how they were cut into pieces.
+    (fastest) or ``gzip``. The bytes of the file depend on the events only, not on how they were cut into pieces. A full
+    disk ends the block with an `InputError`.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, compression: str | None = None) -> None:
@@ -438,6 +439,7 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
         self._options: dict[str, Any] = {"compression": "gzip", "shuffle": True} if compression else {}
         self._path = path
         self._file: h5py.File | None = None
+        self._check_disk: Callable[[], None] = lambda: None
         self._meta: dict[str, Any] = {}
         self._stack = contextlib.ExitStack()
         self._first: Events | None = None
@@ -449,11 +451,7 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
         if os.path.isdir(self._path):
             # Said before the work, not after it.
             raise InputError(str(self._path), "write", "a folder", "the name of a file")
-        with contextlib.ExitStack() as stack:
-            temporary = stack.enter_context(atomic_path(self._path))
-            # Without creation order, which would bring times with it: the same events give the same bytes.
-            self._file = h5py.File(temporary, "w")
-            self._stack = stack.pop_all()
+        self._file, self._check_disk = self._stack.enter_context(atomic_hdf5_checked(self._path))
         return self
 
     def append(self, events: Events) -> None:
@@ -463,23 +461,19 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
         ------
         LayoutError
             If layout, saturation policy, columns or seeds differ from those of the first piece.
-        InputError
-            If the disk is full.
         """
         assert self._file is not None, "use EventsWriter as a context manager"
         if self._first is None:
             self._first = events[:0]
             self._meta = dict(events.meta)
-            with _disk_errors(self._path):
-                self._create(events)
+            self._create(events)
         else:
             head = replace(self._first, meta=self._meta)
             self._meta = dict(Events.concatenate([head, events[:0]]).meta)
         self._waiting.append(replace(events, meta={}))
         self.n_events += len(events)
         if self.n_events - self._written >= BLOCK_EVENTS:
-            with _disk_errors(self._path):
-                self._flush()
+            self._flush()
 
     def _flush(self, *, last: bool = False) -> None:
         """Write what waits in blocks of one size, the remainder only at the end."""
@@ -490,6 +484,7 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
         stop = len(events) if last else len(events) - len(events) % BLOCK_EVENTS
         for start in range(0, stop, BLOCK_EVENTS):
             self._write(events[start : min(start + BLOCK_EVENTS, stop)])
+            self._check_disk()
         self._waiting = [events[stop:]] if stop < len(events) else []
 
     def _write(self, events: Events) -> None:
@@ -534,41 +529,17 @@ class EventsWriter(AbstractContextManager["EventsWriter"]):
     ) -> None:
         assert self._file is not None
         if error is not None:
-            self._abandon()
             self._stack.__exit__(kind, error, trace)
             return
         with self._stack:
             if self._first is None:
-                self._abandon()
                 raise InputError(str(self._path), "events", "none", "at least one piece")
-            try:
-                with _disk_errors(self._path):
-                    self._flush(last=True)
-                    attributes = self._file.attrs
-                    attributes["format"] = FORMAT
-                    attributes["format_version"] = FORMAT_VERSION
-                    attributes["layout"] = self._first.layout.name
-                    attributes["meta"] = json.dumps(self._meta, sort_keys=True, allow_nan=False)
-                    self._file.close()
-            except InputError:
-                self._abandon()
-                raise
-
-    def _abandon(self) -> None:
-        """Close the file whatever its state: the caller's error is the one to report."""
-        assert self._file is not None
-        with contextlib.suppress(OSError, RuntimeError):
-            self._file.close()
-
-
-@contextlib.contextmanager
-def _disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
-    """One line for a full disk, which h5py reports as OSError while writing and as RuntimeError while closing."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).splitlines()[0]
-        raise InputError(str(path), "write", reason, "a writable folder with room on the disk") from error
+            self._flush(last=True)
+            attributes = self._file.attrs
+            attributes["format"] = FORMAT
+            attributes["format_version"] = FORMAT_VERSION
+            attributes["layout"] = self._first.layout.name
+            attributes["meta"] = json.dumps(self._meta, sort_keys=True, allow_nan=False)
 
 
 class EventsFile:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l1ad.errors import InputError
+from l1ad.io import atomic_hdf5
 
 __all__ = [
     "EM",
@@ -150,11 +151,7 @@ def concatenate(parts: list[Library]) -> Library:
 
 def write_library(path: str | Path, lib: Library) -> None:
     """Write a library, under a temporary name first."""
-    import h5py
-
-    from l1ad.io import atomic_path
-
-    with atomic_path(Path(path)) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_hdf5(path) as file:
         for name, dtype in _DTYPES.items():
             data = np.asarray(getattr(lib, name), dtype)
             options = {"compression": "lzf", "shuffle": True} if data.size else {}
