@@ -64,10 +64,8 @@ def read_types(given: Mapping[str, str]) -> dict[str, Any]:
     InputError
         If a name is unknown.
 
-    Examples
-    --------
-    >>> read_types({"weight": "ap_fixed<4,1>; ap_fixed<5,2>"})["weight"]
-    ['ap_fixed<4,1>', 'ap_fixed<5,2>']
+    >>> read_types({"weight": "ap_fixed<4,1>; ap_fixed<5,2>"})["weight"][1]
+    'ap_fixed<5,2>'
     """
     result: dict[str, Any] = dict(DEPLOYED_TYPES)
     for name, text in given.items():
