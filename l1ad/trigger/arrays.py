@@ -59,13 +59,13 @@ def read_types(given: Mapping[str, str]) -> dict[str, Any]:
 
     A text with semicolons gives one type a layer.
 
+    >>> read_types({"weight": "ap_fixed<4,1>; ap_fixed<5,2>"})["weight"][1]
+    'ap_fixed<5,2>'
+
     Raises
     ------
     InputError
         If a name is unknown.
-
-    >>> read_types({"weight": "ap_fixed<4,1>; ap_fixed<5,2>"})["weight"][1]
-    'ap_fixed<5,2>'
     """
     result: dict[str, Any] = dict(DEPLOYED_TYPES)
     for name, text in given.items():
