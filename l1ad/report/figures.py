@@ -81,7 +81,9 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "automargin": True,
     }  # fmt: skip
     if axis.log:
-        style |= {"type": "log", "exponentformat": "power", "dtick": 1}
+        # Over many decades the labels of all of them would stand on each other.
+        decades = 0.0 if axis.low is None or axis.high is None else float(np.log10(axis.high / axis.low))
+        style |= {"type": "log", "exponentformat": "power", "dtick": 1 + int(decades // 10)}
     if axis.low is not None and axis.high is not None:
         style["range"] = [float(np.log10(v)) if axis.log else v for v in (axis.low, axis.high)]
     return style

@@ -24,17 +24,19 @@ from l1ad.search.dijet_search import Result
 from l1ad.search.errors import FitError
 from l1ad.search.jets import WINDOWS
 from l1ad.search.stats import dijet, limits
-from l1ad.search.stats.significance import p_from_z
+from l1ad.search.stats.significance import p_from_z, z_from_p
 
 FloatArray = npt.NDArray[np.float64]
 
 #: Names of methods in words.
 METHODS = {
-    "cwola": "CWoLa hunting, each jet, the larger score",
+    "cwola": "CWoLa hunting, each jet by itself",
     "cwola_pair": "CWoLa on the two jets together",
     "vae_qr": "jet autoencoder with quantile regression (VAE-QR)",
     "inclusive": "inclusive, no selection",
 }
+#: The same in a word.
+_SHORT = {"cwola": "CWoLa", "cwola_pair": "CWoLa, both jets", "vae_qr": "VAE-QR", "inclusive": "inclusive"}
 #: Features with their units, for axes.
 _LABELS = {"m": "jet mass [GeV]", "pt": "jet pt [GeV]", "m_sd": "soft-drop mass [GeV]", "msd": "soft-drop mass [GeV]"}
 
@@ -42,7 +44,7 @@ _LABELS = {"m": "jet mass [GeV]", "pt": "jet pt [GeV]", "m_sd": "soft-drop mass 
 def plots_of(result: Result) -> dict[str, list[Plot]]:
     """Plots by section of the page."""
     out: dict[str, list[Plot | None]] = {
-        "fit": [_fit_plot(result)],
+        "fit": [_fit_plot(result), _pull_plot(result)],
         "scan": [_scan_plot(result)],
         "limits": [_limit_plot(result)],
         "selection": [_flat_plot(result), _sic_plot(result)],
@@ -62,14 +64,14 @@ def render(result: Result, *, sample: str) -> str:
         ("scan", "Local p-values", placed["scan"] + _points(result)),
         ("limits", "Limits", placed["limits"] + _limit_notes(result)),
         ("selection", "Selection", _selection(result) + placed["selection"]),
-        ("features", "What the selected events look like", placed["features"]),
+        ("features", "Selected events", placed["features"]),
         ("perturbation", "What the score depends on", _perturbation(result)),
         ("taggers", "Agreement of scores", _correlation(result)),
     ]
-    name = html.escape(result.config.method)
+    name = html.escape(_SHORT[result.config.method])
     about = (
         f"Window {window.name}, {window.low:g} to {window.high:g} GeV, sidebands from {window.below:g} to "
-        f"{window.above:g} GeV. {html.escape(METHODS[result.config.method])}. {html.escape(sample)} l1ad {__version__}."
+        f"{window.above:g} GeV. {html.escape(_method(result))}. {html.escape(sample)} l1ad {__version__}."
     )
     return document(f"Dijet search: {name}", f"Dijet search: {name}", about, sections, {"figures": made})
 
@@ -95,19 +97,42 @@ def write_search_report(result: Result, folder: str | os.PathLike[str], *, sampl
     return tuple(written)
 
 
-def _fit_plot(result: Result) -> Plot:
-    fit = result.choice.fit
+def _method(result: Result) -> str:
+    """The method in words."""
+    text = METHODS[result.config.method]
+    if result.config.method == "cwola":
+        both = {"max": "the larger of the two scores", "sum": "the sum of the two scores"}
+        return f"{text}, {both[result.config.combine]}"
+    return text
+
+
+def _chi2_points(fit: dijet.BackgroundFit) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Masses, widths, observed and expected events of the chi2 bins.
+
+    A wide bin's events do not lie around its middle: its point stands where the fitted density is the bin's mean
+    (G. D. Lafferty and T. R. Wyatt, doi:10.1016/0168-9002(94)01112-5).
+    """
     first = dijet.chi2_bins(fit.edges, fit.expected)
     ends = np.append(fit.edges[first], fit.edges[-1])
     observed, expected = np.add.reduceat(fit.counts, first), np.add.reduceat(fit.expected, first)
-    width, centre = np.diff(ends), 0.5 * (ends[:-1] + ends[1:])
+    width = np.diff(ends)
+    at = []
+    for low, high, mean in zip(ends[:-1], ends[1:], expected / width):
+        inside = np.linspace(low, high, 200)
+        at.append(float(inside[np.argmin(np.abs(fit.density(inside) - mean))]))
+    return np.array(at), width, observed, expected
+
+
+def _fit_plot(result: Result) -> Plot:
+    fit = result.choice.fit
+    at, width, observed, expected = _chi2_points(fit)
     filled = observed > 0
-    grid = np.linspace(fit.edges[0], ends[-1], 200)
+    grid = np.linspace(fit.edges[0], fit.edges[-1], 200)
     density = fit.density(grid)
     relative = np.minimum(fit.fractional_error(grid), 0.95)
     best = float(np.interp(result.mass, result.scan.masses, result.scan.signal))
     curves = [
-        Curve(centre[filled], (observed / width)[filled], "selected events", "#000000", "points",
+        Curve(at[filled], (observed / width)[filled], "selected events", "#000000", "points",
               error=(np.sqrt(observed) / width)[filled]),
         Curve(grid, density, f"fit with {fit.order} parameters", PALETTE[0],
               band=(density * (1 - relative), density * (1 + relative))),
@@ -121,32 +146,37 @@ def _fit_plot(result: Result) -> Plot:
         Axis("events / GeV", log=True, low=low, high=3.0 * float(np.max(observed / width))),
         tuple(curves),
     )
+    caption = (
+        "Selected events in the published chi2 bins, each at the mass where the fitted density is the bin's mean, and "
+        f"the background fit with its 68 % band; chi2/ndof = {fit.chi2:.1f}/{fit.ndof}."
+    )
+    return Plot("fit", caption, (spectrum,))
+
+
+def _pull_plot(result: Result) -> Plot:
+    fit, window = result.choice.fit, WINDOWS[result.config.window]
+    at, _, observed, expected = _chi2_points(fit)
     pull = (observed - expected) / np.sqrt(np.maximum(expected, 1e-9))
     reach = max(3.5, 1.1 * float(np.max(np.abs(pull))))
     pulls = Panel(
         Axis("dijet mass [GeV]"),
         Axis("(selected - fit) / sqrt(fit)", low=-reach, high=reach),
-        (Curve(centre, pull, "pull of the background fit", PALETTE[0], "points", error=np.ones_like(pull)),),
-        (Mark("y", 0.0, "", solid=True), Mark("x", WINDOWS[result.config.window].low, "window"),
-         Mark("x", WINDOWS[result.config.window].high, "window")),
-    )  # fmt: skip
-    caption = (
-        "Selected events in the published chi2 bins with the background fit and its 68 % band, and their pulls; "
-        f"chi2/ndof = {fit.chi2:.1f}/{fit.ndof}."
+        (Curve(at, pull, "pull of the background fit", PALETTE[0], "points", error=np.ones_like(pull)),),
+        (Mark("y", 0.0, "", solid=True), Mark("x", window.low, "window from"), Mark("x", window.high, "to")),
     )
-    return Plot("fit", caption, (spectrum, pulls))
+    caption = "Difference of the selected events and the background fit in each chi2 bin, in standard deviations."
+    return Plot("pulls", caption, (pulls,))
 
 
 def _scan_plot(result: Result) -> Plot:
     p0 = result.scan.p0
-    lowest = float(np.nanmin(p0))
-    marks = tuple(
-        Mark("y", float(p_from_z(z)), f"{z} sigma") for z in range(1, 8) if float(p_from_z(z)) > lowest / 100.0
-    )
+    lowest = max(float(np.nanmin(p0)) / 100.0, 1e-300)
+    # Where the axis is long, labels of all of them would stand on each other.
+    highest = int(z_from_p(lowest))
+    levels = range(1, highest + 1) if highest <= 6 else range(highest % 2 + 2, highest + 1, 2)
+    marks = tuple(Mark("y", float(p_from_z(z)), f"{z} sigma") for z in levels)
     curve = Curve(result.scan.masses, p0, "local p-value", PALETTE[0])
-    panel = Panel(
-        Axis("resonance mass [GeV]"), Axis("local p-value", log=True, low=lowest / 100.0, high=2.0), (curve,), marks
-    )
+    panel = Panel(Axis("resonance mass [GeV]"), Axis("local p-value", log=True, low=lowest, high=2.0), (curve,), marks)
     return Plot("p_values", "Local p-value at each tested mass; a mass without a point did not converge.", (panel,))
 
 
@@ -192,7 +222,7 @@ def _sic_plot(result: Result) -> Plot | None:
         keep = np.unique(np.searchsorted(curve.background_efficiency, np.geomspace(1e-5, 1.0, 300)))
         keep = keep[keep < curve.sic.size]
         x, y = curve.background_efficiency[keep], curve.sic[keep]
-        curves.append(Curve(x, y, f"{name} ({curve.maximum:.1f})", PALETTE[i % len(PALETTE)]))
+        curves.append(Curve(x, y, f"{_SHORT.get(name, name)} ({curve.maximum:.1f})", PALETTE[i % len(PALETTE)]))
     panel = Panel(Axis("background efficiency", log=True), Axis("significance improvement"), tuple(curves))
     caption = (
         "Signal efficiency over the square root of the background efficiency in the window, from the true labels; "
@@ -210,7 +240,7 @@ def _feature_plot(result: Result) -> Plot | None:
         panels.append(
             Panel(
                 Axis(_LABELS.get(shape.name, shape.name)),
-                Axis("share of jets"),
+                Axis("share of jets", low=0.0, high=1.1 * float(max(shape.ordinary.max(), shape.anomalous.max()))),
                 (
                     Curve(centre, shape.ordinary, "ordinary events", ZERO_BIAS_COLOUR, "steps", filled=True),
                     Curve(centre, shape.anomalous, "anomalous events", PALETTE[1], "steps"),
@@ -221,7 +251,7 @@ def _feature_plot(result: Result) -> Plot | None:
         f"Both jets of the {result.study.n_anomalous:,} selected and the {result.study.n_ordinary:,} other events of "
         "the window."
     )
-    return Plot("features", caption, tuple(panels), height=300 * -(-len(panels) // 2))
+    return Plot("features", caption, tuple(panels), height=300)
 
 
 def _summary(result: Result) -> str:
@@ -232,11 +262,12 @@ def _summary(result: Result) -> str:
     ]
     if result.p_window is not None and result.p_global is not None:
         low, high = result.p_window.interval
+        text = f"{result.p_window.p:.3g} ({low:.2g} to {high:.2g})" if result.p_window.p else f"none, below {high:.2g}"
         rows += [
-            [f"in the window, {result.p_window.n_toys} toys", f"{result.p_window.p:.3g} ({low:.2g} to {high:.2g})"],
-            ["in the window, extrapolated", f"{result.p_window_gross_vitells:.3g}"],
-            ["in the search (12 windows)", f"{result.p_global:.3g}"],
-        ]  # fmt: skip
+            [f"p-value in the window: share of {result.p_window.n_toys} toys as significant", text],
+            ["p-value in the window, extrapolated from a low level", f"{result.p_window_gross_vitells:.3g}"],
+            ["p-value in the search (12 windows)", f"{result.p_global:.3g}"],
+        ]
     proof = result.tagged.proof
     if proof is not None:
         text = f"{proof.n_events:,} events, {proof.n_models} models, {proof.n_comparisons:,} comparisons"
@@ -261,6 +292,8 @@ def _points(result: Result) -> str:
     for i, mass in enumerate(scan.masses):
         if np.isfinite(scan.p0[i]):
             fitted = f"{scan.signal[i]:.1f} ± {scan.signal_error[i]:.1f}"
+            if not np.isfinite(scan.signal_error[i]):
+                fitted = f"{scan.signal[i]:.1f}, the least that the empty bins allow"
             rows.append([f"{mass:.0f}", fitted, f"{scan.z[i]:.2f}", f"{scan.p0[i]:.3g}"])
         else:
             rows.append([f"{mass:.0f}", "did not converge", "", ""])
@@ -270,21 +303,27 @@ def _points(result: Result) -> str:
 def _limit_notes(result: Result) -> str:
     if not result.upper:
         return ""
+    s = result.config.systematics
+    unknown = "not known" if s is not None and s.background_function else ""
     rows = []
     for mass, found, feigned in zip(result.scan.masses, result.upper, result.spurious):
-        extra = "" if feigned is None else f"{feigned:.1f}"
+        extra = unknown if feigned is None else f"{feigned:.1f}"
         if isinstance(found, FitError):
             rows.append([f"{mass:.0f}", "did not converge", "", extra])
         else:
             spread = f"{found.expected[2]:.1f} ({found.expected[1]:.1f} to {found.expected[3]:.1f})"
             rows.append([f"{mass:.0f}", f"{found.observed:.1f}", spread, extra])
-    s = result.config.systematics
     text = "<p>No systematic uncertainties.</p>"
     if s is not None:
         text = (
             f"<p>With uncertainties of {100 * s.scale:g} % on the mass scale, {100 * s.resolution:g} % on the width, "
             f"{100 * s.luminosity:g} % on the luminosity"
-            + (", and the signal that another background function would feign." if s.background_function else ".")
+            + (
+                ", and the signal that the fit finds in a spectrum of the function with one more parameter (not known "
+                "if there is none, or if its fit did not converge)."
+                if s.background_function
+                else "."
+            )
             + "</p>"
         )
     return text + html_table(["mass [GeV]", "observed", "expected (68 %)", "spurious signal"], rows)
@@ -325,8 +364,9 @@ def _correlation(result: Result) -> str:
     if result.study is None or len(result.study.taggers) < 2:
         return ""
     rows = []
-    for i, name in enumerate(result.study.taggers):
-        cells: list[Any] = [name]
+    names = [_SHORT.get(name, name) for name in result.study.taggers]
+    for i in range(len(names)):
+        cells: list[Any] = [names[i]]
         for value in result.study.correlation[i]:
             colour = "0,114,178" if value >= 0 else "213,94,0"
             cells.append(
@@ -335,4 +375,4 @@ def _correlation(result: Result) -> str:
             )  # fmt: skip
         rows.append(cells)
     text = "<p>Spearman rank correlation in the window and its sidebands.</p>"
-    return text + html_table(["", *result.study.taggers], rows)
+    return text + html_table(["", *names], rows)

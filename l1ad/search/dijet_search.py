@@ -9,6 +9,7 @@ selection comes from the sidebands alone, so that a signal cannot raise it; the 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -190,7 +191,12 @@ def upper_limits(
 def limit_model(
     counts: FloatArray, edges: FloatArray, config: SearchConfig, order: int, mass: float
 ) -> tuple[PeakModel, float | None]:
-    """The likelihood of the limits at one mass, and the spurious signal in it."""
+    """The likelihood of the limits at one mass, and the spurious signal in it.
+
+    The spurious signal is what the fit finds in a smooth spectrum of the function with one more parameter, also one
+    that the search does not choose from: of a function with fewer it would find nothing. None where there is no such
+    function, or too few events for its fit to converge.
+    """
     s = config.systematics
     assert s is not None
     nominal = config.peak.at(mass).probabilities(edges)
@@ -203,9 +209,8 @@ def limit_model(
         )
     spurious = None
     if s.background_function:
-        other = order + 1 if order + 1 in config.fit.orders else order - 1
-        if other in config.fit.orders:
-            spurious = abs(spurious_signal(counts, edges, nominal, order, other))
+        with contextlib.suppress(FitError):
+            spurious = abs(spurious_signal(counts, edges, nominal, order, order + 1)) if order < 4 else None
     model = PeakModel(
         edges=(edges,),
         shapes=(nominal,),

@@ -15,7 +15,8 @@ from l1ad.errors import ConfigError, InputError
 from l1ad.report import search_page
 from l1ad.search import dijet_search, jets, outputs
 from l1ad.search.config import SearchConfig
-from l1ad.search.stats import limits
+from l1ad.search.stats import dijet, limits
+from l1ad.search.stats.peak_model import spurious_signal
 
 SMALL = {
     "window": "A3",
@@ -94,6 +95,20 @@ def test_without_signal_there_is_no_excess_and_the_sidebands_stay_flat() -> None
     assert result.p_window.p > 0.03
     assert result.choice.fit.chi2_p > 0.005
     assert all(isinstance(v, limits.Limit) for v in result.upper)
+
+
+def test_what_another_function_feigns_is_that_of_a_richer_one() -> None:
+    events = _dijets(12_000, 0, seed=2)
+    counts, edges = dijet.histogram(events.m_jj, 1460, 5500, width=40)
+    config = _config(systematics={}, fit={"orders": [2, 3]})
+    found = {k: dijet_search.limit_model(counts, edges, config, k, 2700.0)[1] for k in (2, 3, 4)}
+    # Also beyond the orders that are chosen from: what a poorer function feigns is nothing, it is part of the fit.
+    for order in (2, 3):
+        peak = config.peak.at(2700.0).probabilities(edges)
+        assert found[order] == pytest.approx(abs(spurious_signal(counts, edges, peak, order, order + 1)))
+        assert found[order] > 0.01
+    assert spurious_signal(counts, edges, peak, 3, 2) == pytest.approx(0.0, abs=0.01)
+    assert found[4] is None
 
 
 def test_pair_of_jet_masses() -> None:
