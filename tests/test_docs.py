@@ -44,6 +44,8 @@ def build(tmp_path_factory):
     def run(change=lambda folder: None):
         folder = tmp_path_factory.mktemp("site")
         shutil.copytree(ROOT / "docs", folder / "docs")
+        (folder / "scripts").mkdir()
+        shutil.copy(ROOT / "scripts" / "docstrings.py", folder / "scripts")
         # The API reference is read from the sources, which stay where they are.
         text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("paths: [.]", f"paths: ['{ROOT}']")
         (folder / "mkdocs.yml").write_text(text, encoding="utf-8")
@@ -65,6 +67,11 @@ def test_documentation_builds_with_its_reference(build):
         for module in modules:
             assert f'id="{module}"' in text
         assert not modules or text.count("doc-object") > 10
+        # What is left of a doctest or a table of parameters that was taken for text.
+        assert "<blockquote>" not in text
+        assert not re.search(r"<h\d[^>]*>(Parameters|Raises|Attributes)", text)
+    listed = (site / "reference" / "trigger" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"golden</code></b>.*?bool.*?use the reference evaluation", listed, re.DOTALL)
 
 
 def test_a_broken_link_fails_the_build(build):

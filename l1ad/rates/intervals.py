@@ -91,6 +91,8 @@ def fraction_interval(
         passed, only other events can tell how heavy the first would be. As in Fay and Feuer, Stat. Med. 16 (1997) 791,
         the upper distribution has the mean k/n + u and the variance k/n^2 + u^2 of the seen and the unseen event.
 
+    Examples
+    --------
     >>> tuple(round(end, 4) for end in fraction_interval(Counts(0, 10), 0.95))
     (0.0, 0.3085)
     >>> tuple(round(end, 4) for end in fraction_interval(Counts(0, 10), 0.95, unseen=0.2))
