@@ -6,6 +6,7 @@ take for the type; and their examples stand where they belong in the text, which
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 
@@ -28,7 +29,7 @@ def _examples(text: str) -> str:
 def readable(text: str) -> str:
     """A docstring of ours as Griffe's numpydoc parser and Markdown want it."""
     marks = [0, *(m.start() for m in _SECTION.finditer(text)), len(text)]
-    head, *sections = (text[a:b] for a, b in zip(marks, marks[1:], strict=False))
+    head, *sections = (text[a:b] for a, b in itertools.pairwise(marks))
     named = ("Parameters", "Attributes", "Returns", "Yields")
     return _examples(head) + "".join(_items(s) if s.startswith(named) else s for s in sections)
 
@@ -36,7 +37,7 @@ def readable(text: str) -> str:
 class Docstrings(griffe.Extension):
     """Rewrites each docstring once, when it has been read."""
 
-    def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """Called for every object."""
         if obj.docstring:
             obj.docstring.value = readable(obj.docstring.value)
