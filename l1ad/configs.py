@@ -101,10 +101,22 @@ def check_config(model: type[Model], value: Any, *, where: str) -> Model:
             raise ConfigError(where, field, "an unknown key", f"one of {keys}" if keys else "a known key") from error
         if first["type"] == "missing":
             raise ConfigError(where, field, "nothing", "a value") from error
-        found = first["input"]
-        shown = repr(found) if isinstance(found, (str, int, float, bool, type(None))) else type(found).__name__
+        shown = _shown(first["input"])
         message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         raise ConfigError(where, field, shown, message) from error
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: itself if it is short, else what it is.
+
+    >>> _shown({"train": 0.0, "test": 1.0})
+    'train: 0.0, test: 1.0'
+    """
+    if isinstance(value, dict):
+        text = ", ".join(f"{key}: {entry!r}" for key, entry in value.items())
+    else:
+        text = repr(value)
+    return text if isinstance(value, (str, int, float, type(None))) or 0 < len(text) <= 80 else type(value).__name__
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
