@@ -49,8 +49,9 @@ class VaeSection(Section):
 
     particles: Count = 100
     latent: Count = 12
-    beta: Annotated[float, Field(ge=0)] = 0.3
-    combine: Literal["min", "max", "sum", "product"] = "product"
+    beta: Annotated[float, Field(ge=0)] = 0.1
+    score_beta: Annotated[float, Field(ge=0)] = 0.5
+    combine: Literal["min", "max", "sum", "product"] = "min"
     epochs: Count = 40
     patience: Count = 5
     batch_size: Count = 256
@@ -110,12 +111,16 @@ class SystematicsSection(Section):
     scale, resolution : of the peak's position and width.
     luminosity : of the yield.
     background_function : the yield that the fit finds in a spectrum of the next function is a further uncertainty.
+    jet_mass_scale, jet_mass_resolution : of the jets' masses, which the selection sees: the efficiency's uncertainty in
+        limits by injection, from trainings of their own where the shift could be seen at all.
     """
 
     scale: Annotated[float, Field(ge=0, lt=0.2)] = 0.01
     resolution: Annotated[float, Field(ge=0, lt=0.5)] = 0.035
     luminosity: Annotated[float, Field(ge=0, lt=0.5)] = 0.016
     background_function: bool = True
+    jet_mass_scale: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    jet_mass_resolution: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 class InjectSection(Section):

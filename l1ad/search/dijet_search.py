@@ -189,9 +189,11 @@ def upper_limits(
 
 
 def limit_model(
-    counts: FloatArray, edges: FloatArray, config: SearchConfig, order: int, mass: float
+    counts: FloatArray, edges: FloatArray, config: SearchConfig, order: int, mass: float, *, efficiency: float = 0.0
 ) -> tuple[PeakModel, float | None]:
     """The likelihood of the limits at one mass, and the spurious signal in it.
+
+    `efficiency` is the relative uncertainty of the selection's efficiency.
 
     The spurious signal is what the fit finds in a smooth spectrum of the function with one more parameter, also one
     that the search does not choose from: of a function with fewer it would find nothing. None where there is no such
@@ -216,7 +218,7 @@ def limit_model(
         shapes=(nominal,),
         orders=(order,),
         shifts=({k: (a, b) for k, (a, b) in shifts.items()},),
-        normalisation={"luminosity": s.luminosity} if s.luminosity else {},
+        normalisation={k: v for k, v in (("efficiency", efficiency), ("luminosity", s.luminosity)) if v},
         spurious=(spurious or 0.0,),
     )
     return model, spurious

@@ -7,6 +7,10 @@ At each cross section sigma, ``sigma L A`` events of the signal (a Poisson numbe
 is trained again. The other events of the signal are scored by the same models, which have never seen them, and give the
 efficiency. The expected significance is that of the selected signal on the fit to the selected background, which
 supposes that the data hold no other signal.
+
+Systematic uncertainties of the jets change what is injected and what is selected. A variation that moves a feature of
+the signal by more than the injected events could show (`retrained`) gets trainings of its own, at that cross section;
+the change of the efficiency is an uncertainty of the limit there. The others are as good as invisible.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Bins in GeV of the fits of a scan.
 _BIN_WIDTH = 20.0
+#: Relative uncertainties of the efficiency at which a training's limit is computed; between them it is interpolated.
+_EFFICIENCY_ERRORS = (0.1, 0.3, 0.6)
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,8 @@ class Injection:
         Returns
         -------
         ``injected`` events, ``efficiency`` of the selection for the signal, ``selected`` events, expected limit on the
-        selected signal events ``n95``, and the expected significances ``z`` after and ``z_inclusive`` before the
-        selection.
+        selected signal events ``n95`` (and ``n95 10 %`` ... with so much uncertainty of the efficiency), and the
+        expected significances ``z`` after and ``z_inclusive`` before the selection.
 
         Raises
         ------
@@ -119,26 +125,34 @@ class Injection:
             "injected": float(n),
             "efficiency": efficiency,
             "selected": float(np.sum(tagged.selected & real)),
-            "n95": self._expected_limit(used.m_jj[tagged.selected & real]),
+            **self._expected_limits(used.m_jj[tagged.selected & real]),
             "z": self._significance(used.m_jj[tagged.selected & ~injected], n * efficiency),
             "z_inclusive": self._significance(used.m_jj[~injected], float(n)),
         }
 
-    def _expected_limit(self, masses: FloatArray) -> float:
+    def _expected_limits(self, masses: FloatArray) -> dict[str, float]:
         fit = self.config.fit
         counts, edges = dijet.histogram(masses, fit.low, fit.high, width=max(fit.bin_width, _BIN_WIDTH))
         order = dijet.choose_order(counts, edges, self.mass, orders=fit.orders).order
         if self.config.systematics is None:
             plain = limits.DijetModel(edges, self.config.peak.at(self.mass).probabilities(edges), order)
-            return limits.asymptotic_limit(plain, counts).expected[2]
-        model, _ = limit_model(counts, edges, self.config, order, self.mass)
-        return limits.asymptotic_limit(model, model.data(counts)).expected[2]
+            return {"n95": limits.asymptotic_limit(plain, counts).expected[2]}
+        found = {}
+        for error in (0.0, *_EFFICIENCY_ERRORS):
+            model, _ = limit_model(counts, edges, self.config, order, self.mass, efficiency=error)
+            found[_n95(error)] = limits.asymptotic_limit(model, model.data(counts)).expected[2]
+        return found
 
     def _significance(self, background: FloatArray, n_signal: float) -> float:
         fit = self.config.fit
         counts, edges = dijet.histogram(background, fit.low, fit.high, width=max(fit.bin_width, _BIN_WIDTH))
         peak = self.config.peak.at(self.mass).probabilities(edges)
         return expected_significance(counts, edges, peak, n_signal, self.mass, orders=fit.orders)
+
+
+def _n95(error: float) -> str:
+    """The name of the limit with a relative uncertainty of the efficiency."""
+    return f"n95 {100 * error:g} %" if error else "n95"
 
 
 def expected_significance(
@@ -164,11 +178,16 @@ class Scan:
     Attributes
     ----------
     cross_sections : injected, in fb, shape (n,).
-    values : medians over the repetitions by name, see `Injection.__call__`, shape (n,) each.
+    values : medians over the repetitions by name, see `Injection.__call__`, shape (n,) each; ``n95`` is that of the
+        limit, with the uncertainty of the efficiency.
     failed : cross section and reason of each training that gave no result.
     limit : by the intersection, None if there is none.
     reach : smallest cross section with an expected significance of 3 and 5; infinite beyond the scan.
     reach_inclusive : the same without selection.
+    moved : for each variation with trainings of its own, for each cross section the features that it moves, with the
+        shift in units of the statistical error of the injected events.
+    changes : relative change of the efficiency for each of them, shape (n,), 0 where there was no training.
+    uncertainty : of the efficiency, all together, shape (n,).
     """
 
     cross_sections: FloatArray
@@ -177,6 +196,9 @@ class Scan:
     limit: injection.InjectionLimit | None
     reach: dict[float, float]
     reach_inclusive: dict[float, float]
+    moved: dict[str, dict[float, dict[str, float]]]
+    changes: dict[str, FloatArray]
+    uncertainty: FloatArray
 
 
 def scan(
@@ -212,6 +234,19 @@ def scan(
         name: np.array([np.median([o.values[name] for o in good if o.task.cross_section == s]) for s in sigma])
         for name in good[0].values
     }
+    moved, changes, more = _systematics(what, todo, good, folder, executor, progress)
+    failed += more
+    # The two directions of one source are one uncertainty, the larger; sources are independent.
+    sources: dict[str, FloatArray] = {}
+    for name, change in changes.items():
+        source = name.removesuffix(" up").removesuffix(" down")
+        sources[source] = np.maximum(sources.get(source, np.zeros(sigma.size)), np.abs(change))
+    uncertainty = np.sqrt(sum((v**2 for v in sources.values()), np.zeros(sigma.size)))
+    if moved:
+        # A log-normal uncertainty enters the limit with its square.
+        nodes = np.array([0.0, *_EFFICIENCY_ERRORS])
+        curves = np.stack([values[_n95(e)] for e in nodes], axis=1)
+        values["n95"] = np.array([np.interp(u**2, nodes**2, c) for u, c in zip(uncertainty, curves)])
     found = None
     try:
         found = injection.limit(
@@ -220,7 +255,56 @@ def scan(
     except FitError as error:
         failed = (*failed, (float("nan"), str(error)))
     reaches = [{z: injection.reach(sigma, values[name], level=z) for z in (3.0, 5.0)} for name in ("z", "z_inclusive")]
-    return Scan(sigma, values, failed, found, *reaches)
+    return Scan(sigma, values, failed, found, reaches[0], reaches[1], moved, changes, uncertainty)
+
+
+def _systematics(
+    what: Injection,
+    todo: Sequence[injection.Task],
+    good: Sequence[injection.Outcome],
+    folder: str | Path,
+    executor: Executor | None,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, dict[float, dict[str, float]]], dict[str, FloatArray], tuple[tuple[float, str], ...]]:
+    """Trainings with varied signals: features that move, changes of the efficiency, and what failed."""
+    s = what.config.systematics
+    nominal = {o.task: o.values for o in good}
+    sigma = np.unique([task.cross_section for task in nominal])
+    moved: dict[str, dict[float, dict[str, float]]] = {}
+    changes: dict[str, FloatArray] = {}
+    failed: tuple[tuple[float, str], ...] = ()
+    if s is None or what.config.method in ("inclusive", "vae_qr"):
+        # The one selects nothing, the other looks at constituents and never trains on a signal.
+        return moved, changes, failed
+    varied = variations(what.signal, scale=s.jet_mass_scale, smearing=s.jet_mass_resolution, seed=what.config.seed)
+    for name, signal in varied.items():
+        own = {}
+        for x in sigma[sigma > 0]:
+            n = float(x) * what.luminosity * what.acceptance
+            features = retrained(what.signal, {name: signal}, what.config.features, n)
+            if features:
+                own[float(x)] = features[name]
+        if not own:
+            continue
+        again = [task for task in todo if task in nominal and task.cross_section in own]
+        progress(f"{name}: {len(again)} trainings at {len(own)} cross sections; the others would not show it")
+        other = replace(what, signal=signal)
+        place = Path(folder) / name.replace(" ", "_")
+        outcomes = injection.run(other, again, place, executor=executor, context=other.context)
+        failed += tuple((o.task.cross_section, f"{name}: {o.error}") for o in outcomes if o.error is not None)
+        change = np.zeros(sigma.size)
+        for i, x in enumerate(sigma):
+            pairs = [
+                (o.values["efficiency"], nominal[o.task]["efficiency"])
+                for o in outcomes
+                if o.error is None and o.task.cross_section == x
+            ]
+            if pairs:
+                # The same random numbers in both: what differs is the variation.
+                after, before = np.median(np.array(pairs), axis=0)
+                change[i] = after / before - 1.0 if before > 0 else 0.0
+        moved[name], changes[name] = own, change
+    return moved, changes, failed
 
 
 def write(found: Scan, folder: str | Path) -> tuple[Path, ...]:
@@ -242,6 +326,14 @@ def write(found: Scan, folder: str | Path) -> tuple[Path, ...]:
         "bracketed": None if found.limit is None else found.limit.bracketed,
         "reach_fb": {f"{z:g} sigma": number(s) for z, s in found.reach.items()},
         "reach_inclusive_fb": {f"{z:g} sigma": number(s) for z, s in found.reach_inclusive.items()},
+        "systematics": {
+            name: {
+                "efficiency_change": found.changes[name].tolist(),
+                "features_moved": {f"{x:g} fb": features for x, features in own.items()},
+            }
+            for name, own in found.moved.items()
+        },
+        "efficiency_uncertainty": found.uncertainty.tolist(),
     }
     write_json(base / "limits.json", content)
     names = {
@@ -267,13 +359,18 @@ def write(found: Scan, folder: str | Path) -> tuple[Path, ...]:
 
 def table(found: Scan) -> str:
     """The scan for a terminal, with the limit and the reaches below."""
-    lines = ["sigma [fb]  injected  efficiency  N95      Z      Z inclusive"]
+    lines = ["sigma [fb]  injected  efficiency  uncertainty  N95      Z      Z inclusive"]
     for i, s in enumerate(found.cross_sections):
         v = {k: x[i] for k, x in found.values.items()}
         lines.append(
-            f"{s:10.4g}  {v['injected']:8.0f}  {v['efficiency']:10.4f}  {v['n95']:7.2f}  {v['z']:5.2f}  "
+            f"{s:10.4g}  {v['injected']:8.0f}  {v['efficiency']:10.4f}  {found.uncertainty[i]:11.3f}  "
+            f"{v['n95']:7.2f}  {v['z']:5.2f}  "
             f"{v['z_inclusive']:11.2f}"
         )
+    for name, own in found.moved.items():
+        features = sorted({f for moved in own.values() for f in moved})
+        text = f"{name}: trained again at {len(own)} cross sections, it moves {', '.join(features)}"
+        lines.append(f"{text}; efficiency {100 * float(np.abs(found.changes[name]).max()):.1f} % at most")
     lines += [f"failed at {s:g} fb: {reason}" for s, reason in found.failed]
     if found.limit is not None:
         note = "" if found.limit.bracketed else " (the scan does not bracket it)"
@@ -285,7 +382,7 @@ def table(found: Scan) -> str:
 
 def variations(signal: Dijets, *, scale: float = 0.01, smearing: float = 0.1, seed: int = 0) -> dict[str, Dijets]:
     """Signal with jet masses scaled by +-`scale`, and smeared by `smearing`: for `retrained`."""
-    column = signal.names.index("m")
+    columns = [signal.names.index(name) for name in ("m", "m_sd", "msd") if name in signal.names]
     out = {}
     rng = np.random.default_rng(seed)
     factors = {
@@ -295,7 +392,7 @@ def variations(signal: Dijets, *, scale: float = 0.01, smearing: float = 0.1, se
     }
     for name, factor in factors.items():
         jets = signal.jets.copy()
-        jets[:, :, column] *= factor
+        jets[:, :, columns] *= factor[:, :, None]
         out[name] = replace(signal, jets=jets.astype(np.float32))
     return out
 

@@ -97,6 +97,39 @@ def test_which_variations_need_a_training(what: injected.Injection) -> None:
     assert injected.retrained(what.signal, {"none": what.signal}, ["m", "tau21"], 200.0) == {}
 
 
+def test_variations_that_could_be_seen_are_trained_again(what: injected.Injection, tmp_path: Path) -> None:
+    section = {"background_function": False, "jet_mass_scale": 0.003, "jet_mass_resolution": 0.0, "resolution": 0.0}
+    config = SearchConfig.model_validate({**CONFIG.model_dump(), "systematics": section})
+    moving = replace(what, config=config)
+    said: list[str] = []
+    found = injected.scan(moving, [0.0, 0.5, 12.0], tmp_path, progress=said.append)
+    # 5 events cannot show a shift of 0.3 %, 120 can.
+    assert set(found.moved) == {"mass scale up", "mass scale down"}
+    assert all(set(own) == {12.0} and "m" in own[12.0] for own in found.moved.values())
+    assert [p.name for p in (tmp_path / "mass_scale_up").iterdir()] == ["injection_002_000.json"]
+    assert list(found.uncertainty[:2]) == [0.0, 0.0]
+    largest = max(abs(found.changes[name][2]) for name in found.moved)
+    assert found.uncertainty[2] == pytest.approx(largest)
+    # By hand: the varied signal is injected and measured, with the same random numbers.
+    task = injection.tasks([0.0, 0.5, 12.0], seed=config.seed)[2]
+    after = replace(moving, signal=injected.variations(what.signal, scale=0.003, seed=config.seed)["mass scale up"])(
+        task
+    )
+    assert found.changes["mass scale up"][2] == after["efficiency"] / found.values["efficiency"][2] - 1.0
+    # The limit knows it: between those without and with 10 %.
+    low, high = found.values["n95"][2] - moving(task)["n95"], found.values["n95 10 %"][2]
+    assert low >= 0
+    assert moving(task)["n95"] < high
+    # Everything is taken up again, and the files say it.
+    said.clear()
+    again = injected.scan(moving, [0.0, 0.5, 12.0], tmp_path, progress=said.append)
+    assert any("3 trainings were there" in line for line in said)
+    np.testing.assert_array_equal(again.values["n95"], found.values["n95"])
+    content = json.loads(injected.write(found, tmp_path)[0].read_text())
+    assert content["systematics"]["mass scale up"]["features_moved"]["12 fb"]["m"] > 0.2
+    assert "mass scale up: trained again at 1 cross sections" in injected.table(found)
+
+
 def test_bad_input(what: injected.Injection, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="range of the fit"):
         replace(what, mass=9000.0)
