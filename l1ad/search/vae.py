@@ -5,9 +5,11 @@
 network can be trained on events that the search never looks at.
 
 As in CMS-EXO-22-026 (arXiv:2412.03747): up to 100 constituents, 12 latent dimensions, the Chamfer distance between the
-jet and its reconstruction plus the KL divergence as loss and as score. It departs from the publication where it can
+jet and its reconstruction plus the KL divergence as loss and as score, with a larger weight of the KL divergence in the
+score than in the loss, and of the two jets the one that is less anomalous. It departs from the publication where it can
 be small: a shared dense layer on the particles with mean and maximum over them in place of convolutions, and particles
-seen from the jet's axis, in units of its pt.
+seen from the jet's axis. Momenta stay in GeV: in units of the jet's pt, and turned so that the jet's spread lies along
+one axis, jets of two prongs stand out much less (bench/README.md).
 
 TensorFlow is imported when a tagger trains or scores; a trained tagger holds numpy arrays only and can be pickled.
 """
@@ -38,20 +40,23 @@ class JetVae:
     ----------
     particles : constituents that are used, largest pt first.
     latent : dimensions of the latent space.
-    beta : weight of the KL divergence against the Chamfer distance.
-    combine : ``min`` asks for two anomalous jets, ``max`` for one; ``sum`` and ``product`` (logarithm) stand between.
+    beta : weight of the KL divergence against the Chamfer distance in the training.
+    score_beta : the same in the score.
+    combine : ``min`` asks for two anomalous jets (published), ``max`` for one; ``sum`` and ``product`` (logarithm) are
+        between them.
     epochs, patience : most passes over the jets; the pass with the best validation loss is kept, and the training stops
         when `patience` more have not improved it.
     batch_size, learning_rate : of the training (Adam).
     validation : fraction of the jets that choose the epoch.
-    scale : units of the coordinates along and across the jet, from the training.
+    scale : units in GeV of the momenta along and across the jet, from the training.
     weights : of the trained network, None before.
     """
 
     particles: int = 100
     latent: int = 12
-    beta: float = 0.3
-    combine: Literal["min", "max", "sum", "product"] = "product"
+    beta: float = 0.1
+    score_beta: float = 0.5
+    combine: Literal["min", "max", "sum", "product"] = "min"
     epochs: int = 40
     patience: int = 5
     batch_size: int = 256
@@ -112,7 +117,7 @@ class JetVae:
         return np.asarray(reduced[self.combine], np.float64)
 
     def jet_scores(self, features: npt.NDArray[Any], *, block: int = 2048) -> FloatArray:
-        """Loss of each jet at the mean of its latent distribution, shape (n, 2)."""
+        """Chamfer distance + `score_beta` KL of each jet at the mean of its latent distribution, shape (n, 2)."""
         if self.weights is None:
             raise InputError("jet autoencoder", "weights", "none", "a trained tagger: call fit first")
         from l1ad.model.keras import import_tf
@@ -123,14 +128,14 @@ class JetVae:
         out = np.empty(len(jets))
         for first in range(0, len(jets), block):
             points = jet_frame(jets[first : first + block], self.particles) / self._units
-            out[first : first + block] = self._loss(weights, tf.constant(points), None).numpy()
+            out[first : first + block] = self._loss(weights, tf.constant(points), None, self.score_beta).numpy()
         return out.reshape(-1, 2)
 
     @property
     def _units(self) -> npt.NDArray[np.float32]:
         return np.array([self.scale[0], self.scale[1], self.scale[1]], np.float32)
 
-    def _loss(self, weights: Any, points: Any, noise: Any | None) -> Any:
+    def _loss(self, weights: Any, points: Any, noise: Any | None, beta: float) -> Any:
         """Chamfer distance + beta KL, (B,), of points (B, particles, 3); without noise at the latent mean."""
         from l1ad.model.keras import import_tf
         from l1ad.model.losses import kl_divergence
@@ -154,7 +159,7 @@ class JetVae:
         for _ in _DECODER:
             h = dense(h, tf.nn.relu)
         rebuilt = tf.reshape(dense(h), (-1, self.particles, 3))
-        return chamfer(points, rebuilt) + self.beta * kl_divergence(mu, log_var, reduction="sum")
+        return chamfer(points, rebuilt) + beta * kl_divergence(mu, log_var, reduction="sum")
 
     def _train(
         self,
@@ -174,13 +179,13 @@ class JetVae:
         @tf.function  # type: ignore[untyped-decorator,unused-ignore]
         def step(x: Any, noise: Any) -> None:
             with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(self._loss(variables, x, noise))
+                loss = tf.reduce_mean(self._loss(variables, x, noise, self.beta))
             gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), 10.0)
             optimizer.apply_gradients(zip(gradients, variables))
 
         @tf.function  # type: ignore[untyped-decorator,unused-ignore]
         def check(x: Any) -> Any:
-            return self._loss(variables, x, None)
+            return self._loss(variables, x, None, self.beta)
 
         train, held = parts
         chance = share[train] / share[train].sum()
@@ -219,10 +224,9 @@ def chamfer(a: Any, b: Any) -> Any:
 
 
 def jet_frame(constituents: npt.ArrayLike, particles: int) -> npt.NDArray[np.float32]:
-    """Constituents as seen from their jet's axis, in units of the jet's pt, shape (n, particles, 3).
+    """Constituents as seen from their jet's axis, in GeV, shape (n, particles, 3).
 
-    Turned in phi and boosted along the beam so that the jet points along x; turned around x so that the spread is
-    largest along y, with the harder half at positive y and z. Zeros stay zeros.
+    Turned in phi and boosted along the beam so that the jet points along x. Zeros stay zeros.
 
     Parameters
     ----------
@@ -232,22 +236,13 @@ def jet_frame(constituents: npt.ArrayLike, particles: int) -> npt.NDArray[np.flo
     total = p.sum(axis=1)
     pt = np.hypot(p[..., 0], p[..., 1])
     jet_pt = np.hypot(total[:, 0], total[:, 1])
-    safe = np.where(jet_pt > 0, jet_pt, 1.0)
     eta = np.where(pt > 0, np.arcsinh(p[..., 2] / np.where(pt > 0, pt, 1.0)), 0.0)
-    jet_eta = np.arcsinh(total[:, 2] / safe)
+    jet_eta = np.arcsinh(total[:, 2] / np.where(jet_pt > 0, jet_pt, 1.0))
     phi = np.arctan2(p[..., 1], p[..., 0]) - np.arctan2(total[:, 1], total[:, 0])[:, None]
-    share = pt / safe[:, None]
-    along, y, z = share * np.cos(phi), share * np.sin(phi), share * np.sinh(eta - jet_eta[:, None])
-    # Main axis of the spread around x, in closed form for two dimensions.
-    weight = np.where(share > 0, 1.0 / np.where(share > 0, share, 1.0), 0.0)
-    angle = 0.5 * np.arctan2(2.0 * (weight * y * z).sum(axis=1), (weight * (y * y - z * z)).sum(axis=1))
-    c, s = np.cos(angle)[:, None], np.sin(angle)[:, None]
-    y, z = c * y + s * z, c * z - s * y
-    for side in (y, z):
-        side *= np.where((side * share).sum(axis=1) < 0, -1.0, 1.0)[:, None]
+    seen = np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta - jet_eta[:, None])], axis=2)
     out = np.zeros((len(p), particles, 3), np.float32)
     kept = min(particles, p.shape[1])
-    out[:, :kept] = np.stack([along, y, z], axis=2)[:, :kept]
+    out[:, :kept] = seen[:, :kept]
     return out
 
 
