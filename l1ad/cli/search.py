@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Executor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +29,7 @@ def dijet_command(
     Example: l1ad search dijet dijet_quickstart --out search --workers 2
     """
     from l1ad.configs import find_config
+    from l1ad.rates.tasks import process_pool
     from l1ad.report.search_page import write_search_report
     from l1ad.search.config import SearchConfig
     from l1ad.search.dijet_search import search
@@ -39,7 +37,7 @@ def dijet_command(
 
     settings = SearchConfig.read(find_config(config, "search"))
     data, sample = _data(settings, events or [], signal, n_signal)
-    with _executor(workers) as pool:
+    with process_pool(workers) as pool:
         result = search(data, settings, executor=pool, progress=lambda text: typer.echo(text, err=True))
     for path in (*write(result, out), *write_search_report(result, out, sample=sample)):
         typer.echo(path)
@@ -61,7 +59,7 @@ def limits_command(
         "limits"
     ),
     workers: Annotated[int, typer.Option(min=1, help="Trainings at once.")] = 1,
-    dask: Annotated[str, typer.Option(help="Address of a dask scheduler to train on.")] = "",
+    dask: Annotated[str, typer.Option(help="Address of a dask scheduler, or local.")] = "",
 ) -> None:
     """Limits on a cross section when the selection depends on it: inject, train again, take the intersection.
 
@@ -69,13 +67,14 @@ def limits_command(
     --mass 3000
     """
     from l1ad.configs import find_config
+    from l1ad.rates.tasks import dask_executor, process_pool
     from l1ad.search import injected, jets
     from l1ad.search.config import SearchConfig
 
     settings = SearchConfig.read(find_config(config, "search"))
     data, _ = _data(settings.model_copy(update={"inject": None}), events or [], None, 0)
     plan = injected.Injection(data, jets.read(signal), settings, mass, luminosity, acceptance)
-    with _executor(workers, dask=dask) as pool:
+    with dask_executor(dask, workers) if dask else process_pool(workers) as pool:
         found = injected.scan(
             plan, cross_sections, out, repeats=repeats, executor=pool, progress=lambda text: typer.echo(text, err=True)
         )
@@ -115,28 +114,6 @@ def _data(settings: SearchConfig, events: list[Path], signal: Path | None, n_sig
         parts.append(injected[np.sort(rng.choice(len(injected), n, replace=False))])
         text += f", with {n} events of {name} injected"
     return jets.concatenate(parts), f"{text}."
-
-
-@contextmanager
-def _executor(workers: int, *, dask: str = "") -> Iterator[Executor | None]:
-    """Processes, a dask cluster, or None for this process."""
-    if dask:
-        from l1ad.errors import require
-
-        require("distributed", "dask")
-        from distributed import Client
-
-        with Client(dask) as client:
-            yield client.get_executor()
-    elif workers > 1:
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        # A forked process would inherit the threads of libraries that are loaded here, and may wait for them for ever.
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield pool
-    else:
-        yield None
 
 
 def _say(result: Result) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,10 @@ def test_scan(what: injected.Injection, tmp_path: Path) -> None:
     again = injected.scan(what, [0.0, 2.0, 12.0], tmp_path, progress=said.append)
     assert any("3 trainings were there" in line for line in said)
     np.testing.assert_array_equal(again.values["efficiency"], eps)
+    # On another machine: what it gets through a pickle does the same.
+    elsewhere = pickle.loads(pickle.dumps(what))
+    task = injection.tasks([0.0, 2.0, 12.0], seed=CONFIG.seed)[1]
+    assert elsewhere(task)["efficiency"] == eps[1]
     # Other settings are other trainings.
     other = replace(what, config=CONFIG.model_copy(update={"fraction": 0.1}))
     assert injection._stored(tmp_path, injection.tasks([0.0], seed=CONFIG.seed)[0], other.context) is None

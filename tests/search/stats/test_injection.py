@@ -120,6 +120,24 @@ def test_results_do_not_depend_on_who_runs_them(tmp_path: Path) -> None:
     assert len({v["draw"] for v in values}) == 6
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:distributed.*")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_dask_runs_them_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="the extra [dask] is not installed")
+    from l1ad.rates.tasks import dask_executor
+
+    todo = injection.tasks([1.0, 2.0, 4.0], repeats=2, seed=11)
+    here = injection.run(_work, todo, tmp_path / "here")
+    options = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
+    with distributed.LocalCluster(**options) as cluster, dask_executor(cluster.scheduler_address, 1) as pool:
+        with pytest.raises(ZeroDivisionError):
+            injection.run(_defect, todo, tmp_path / "dask", executor=pool)
+        assert len(list((tmp_path / "dask").glob("injection_*.json"))) == 4
+        again = injection.run(_work, todo, tmp_path / "dask", executor=pool)
+    assert [o.reused for o in again] == [True, True, False, False, True, True]
+    assert [o.values for o in again] == [o.values for o in here]
+
+
 def test_only_what_is_missing_is_run_again(tmp_path: Path) -> None:
     todo = injection.tasks([1.0, 2.0, 4.0], seed=1)
     first = injection.run(_work_or_fail, todo, tmp_path)
