@@ -123,8 +123,11 @@ def train(
     *,
     progress: Callable[[Progress], None] | None = None,
     overwrite: bool = False,
+    start: Network | None = None,
 ) -> TrainResult:
     """Train what a configuration describes and write the run folder; go on if it holds a checkpoint of the same run.
+
+    `start`, a network of the same layers in whatever words, gives the first weights in place of random ones.
 
     Raises
     ------
@@ -146,6 +149,8 @@ def train(
     layout = data.layout
     geometry = Geometry.of(layout, fit.scaling, Quantizer.parse(config.model.input))
     network = build_network(config, layout)
+    if start is not None:
+        copy_weights(start, network)
     batch = min(config.training.batch, data.n_train)
     steps = _steps_of_epoch(data, config.data.window_events, batch)
     stages = build_stages(config, network, geometry, steps=steps)
@@ -318,6 +323,20 @@ class _Checkpoint:
         return state
 
 
+def copy_weights(source: Network, target: Network) -> None:
+    """Give a network the weights of another of the same layers; its own words stay."""
+    _assign(_network_variables(target), [np.asarray(variable) for variable in _network_variables(source)])
+
+
+def validation_loss(config: RunConfig, network: Network, data: TrainingData, geometry: Geometry) -> float | None:
+    """The loss of the last stage of a network on the validation events; None if there are none."""
+    if not len(data.validation[0]):
+        return None
+    batch = min(config.training.batch, data.n_train)
+    stage = build_stages(config, network, geometry, steps=_steps_of_epoch(data, config.data.window_events, batch))[-1]
+    return make_evaluation(stage, geometry, ("loss",), seed=config.seed)(*data.validation)["loss"]
+
+
 def _network_variables(network: Network) -> list[Tensor]:
     return [variable for model in network.models.values() for variable in model.variables]
 
@@ -373,7 +392,8 @@ class _Loop:
             row["sparsity"] = sparsity(stage.prunable)
             if len(self.data.validation[0]):
                 row.update({f"val_{k}": v for k, v in evaluate(*self.data.validation).items()})
-                self._require_finite(row["val_loss"], stage, state.epoch, "the validation")
+                after = f"the validation after batch {self.steps} of {self.steps}"
+                self._require_finite(row["val_loss"], stage, state.epoch, after)
                 if state.epoch * self.steps >= settled and row["val_loss"] < state.best_loss:
                     state.best_loss, state.best_epoch = row["val_loss"], state.epoch
                     best = [np.array(variable) for variable in stage.variables]
