@@ -241,7 +241,7 @@ def _fit(config: RunConfig, data: TrainingData) -> tuple[ScalingFit, tuple[str, 
     if fit.borrowed:
         names = ", ".join(f"{name} from {source}" for name, source in fit.borrowed[:3])
         more = f" and {len(fit.borrowed) - 3} more" if len(fit.borrowed) > 3 else ""
-        notes.append(f"too few entries, scaling taken from the slot before: {names}{more}")
+        notes.append(f"too few entries or no variance, scaling taken from the slot before: {names}{more}")
     return fit, tuple(notes)
 
 
