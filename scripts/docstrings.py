@@ -30,8 +30,12 @@ def readable(text: str) -> str:
     """A docstring of ours as Griffe's numpydoc parser and Markdown want it."""
     marks = [0, *(m.start() for m in _SECTION.finditer(text)), len(text)]
     head, *sections = (text[a:b] for a, b in itertools.pairwise(marks))
+    # What is returned is often one sentence and no name, which would be taken for a type.
+    told = [s for s in sections if s.startswith(("Returns", "Yields")) and not _ITEM.search(s)]
+    head += "".join("**{}:** {}\n\n".format(*re.split(r"\n-+\n", s.strip(), maxsplit=1)) for s in told)
     named = ("Parameters", "Attributes", "Returns", "Yields")
-    return _examples(head) + "".join(_items(s) if s.startswith(named) else s for s in sections)
+    rest = (_items(s) if s.startswith(named) else s for s in sections if s not in told)
+    return _examples(head) + "".join(rest)
 
 
 class Docstrings(griffe.Extension):
