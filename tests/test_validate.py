@@ -18,7 +18,8 @@ from l1ad.validate import adversarial_inputs, compare, mutations, run_mutations,
 from l1ad.validate.adversarial import cast_events, corners, perturbed, scale_edges
 from l1ad.validate.ascent import exact_values
 from l1ad.validate.bounds import tighten
-from l1ad.validate.mutate import Mutation, Prover
+from l1ad.validate.equivalence import Prover
+from l1ad.validate.mutants import Mutation
 from l1ad.validate.realisations import REALISATIONS, FastKernel
 
 TYPES = {

@@ -30,7 +30,8 @@ from l1ad.trigger.nodes import Input
 from l1ad.trigger.program import Trigger
 from l1ad.validate.adversarial import Coverage, adversarial_inputs, perturbed, random_codes
 from l1ad.validate.compare import Comparison, Divergence, compare, first_divergence
-from l1ad.validate.mutate import Outcome, mutations
+from l1ad.validate.mutants import mutations
+from l1ad.validate.mutate import Outcome
 from l1ad.validate.mutate import run as run_mutations
 from l1ad.validate.realisations import REALISATIONS, SLOW, NotApplicable, make
 

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from l1ad.trigger.fixed import FixedType
 from l1ad.trigger.graph import Program
-from l1ad.trigger.nodes import Concat, Dense, Interval, Multiply, Node, Quantize, Relu, Take, cast_interval
+from l1ad.trigger.nodes import Concat, Dense, Interval, Lut, Multiply, Node, Quantize, Relu, Take, cast_interval
+from l1ad.validate.separable import separable
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -37,6 +38,8 @@ class Bounds:
 _NODES = 400
 #: Pieces of each side of a square; the chord over one lies at most a quarter of its squared width above it.
 _PIECES = 2
+#: Entries of a table are small up to this part of its largest one.
+_TABLE_PART = 64
 
 
 def tighten(program: Program, *, integer: bool = False, seconds: float = 600.0) -> Bounds:
@@ -54,6 +57,10 @@ def tighten(program: Program, *, integer: bool = False, seconds: float = 600.0) 
     for node in program.nodes:
         interval = node.exact_interval(*(cast[name] for name in node.inputs))
         if isinstance(node, Dense):
+            terms = separable(program, node, cast)
+            if terms is not None:
+                low, high = np.maximum(interval.low, terms.low), np.minimum(interval.high, terms.high)
+                interval = Interval(low, high, interval.fraction)
             interval = relaxation.bound_dense(node, interval, integer=integer, deadline=deadline)
         exact[node.name] = interval
         cast[node.name] = cast_interval(node.type, interval)
@@ -104,6 +111,7 @@ class _Relaxation:
         self.high: list[float] = []
         self.binary: list[bool] = []
         self.columns: dict[str, npt.NDArray[np.int64]] = {}
+        self.fractions: dict[str, int] = {}
         # Rows (indices, coefficients, bound): sum <= bound.
         self.rows: list[tuple[list[int], list[float], float]] = []
         self._system: tuple[int, Any] | None = None
@@ -117,6 +125,7 @@ class _Relaxation:
         self.binary += [False] * len(cast)
         mine = np.arange(start, start + len(cast))
         self.columns[node.name] = mine
+        self.fractions[node.name] = cast.fraction
         below, above = _rounding(node.type, exact.fraction)
         reach = self._reach(node.type, exact)
         if isinstance(node, (Relu, Quantize)):
@@ -127,6 +136,9 @@ class _Relaxation:
             of = np.concatenate([self.columns[name] for name in node.inputs])
         elif isinstance(node, Dense):
             self._dense(node, mine, below, above, reach)
+            return
+        elif isinstance(node, Lut):
+            self._table(node, mine, self.fractions[node.inputs[0]])
             return
         elif isinstance(node, Multiply):
             if node.inputs[0] == node.inputs[1]:
@@ -219,6 +231,27 @@ class _Relaxation:
                 self._row([after, z], [1.0, -width], 0.0)
                 self._row([before, z], [-1.0, full], 0.0)
             self._row([y, *parts], [1.0, *(-slopes).tolist()], edges[0] ** 2 + above)
+
+    def _table(self, node: Lut, mine: npt.NDArray[np.int64], fraction: int) -> None:
+        """A table that only rises, or only falls, is small unless its input is beyond a point."""
+        unit, rows = node.type.lsb, np.broadcast_to(node.tables, (node.n, node.tables.shape[1]))
+        for y, x, row in zip(mine.tolist(), self.columns[node.inputs[0]].tolist(), rows, strict=True):
+            grid = 2.0**-fraction
+            begin, end = (round(limit / grid) - node.first for limit in (self.low[x], self.high[x]))
+            values, steps = row[begin : end + 1], np.diff(row[begin : end + 1])
+            rises = bool((steps >= 0).all())
+            if len(values) < 2 or not (rises or (steps <= 0).all()) or values.min() == values.max():
+                continue
+            large = values > values.min() + (int(values.max()) - int(values.min())) // _TABLE_PART
+            # Beyond the point (z = 1) or at most the largest of the small ones.
+            z, top, small = self._binary(), float(values.max()) * unit, float(values[~large].max()) * unit
+            self._row([y, z], [1.0, small - top], small)
+            if rises:
+                point = (begin + int(large.argmax()) + node.first) * grid
+                self._row([x, z], [-1.0, point - self.low[x]], -self.low[x])
+            else:
+                point = (begin + int(np.flatnonzero(large)[-1]) + node.first) * grid
+                self._row([x, z], [1.0, self.high[x] - point], self.high[x])
 
     def _product(
         self, node: Node, mine: npt.NDArray[np.int64], above: float, reach: tuple[npt.NDArray[np.bool_], ...]

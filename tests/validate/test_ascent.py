@@ -16,7 +16,8 @@ from l1ad.trigger.fixed import FixedType
 from l1ad.trigger.graph import Program
 from l1ad.validate.ascent import Target, ascend, exact_values, slopes, word_ends
 from l1ad.validate.bounds import out_of_reach, tighten
-from l1ad.validate.mutate import Mutation, Prover
+from l1ad.validate.equivalence import Prover
+from l1ad.validate.mutants import Mutation
 
 #: Inputs that the networks look at: the others have weight 0.
 SEEN = (4, 28, 31)
