@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from l1ad.configs import check_config, read_yaml
 from l1ad.search import quantile
@@ -49,7 +49,7 @@ class VaeSection(Section):
 
     particles: Count = 100
     latent: Count = 12
-    beta: Annotated[float, Field(ge=0)] = 0.1
+    beta: Annotated[float, Field(ge=0)] = 0.01
     score_beta: Annotated[float, Field(ge=0)] = 0.5
     combine: Literal["min", "max", "sum", "product"] = "min"
     epochs: Count = 40
@@ -78,7 +78,15 @@ class FitSection(Section):
     low: Positive = 1460.0
     high: Positive = 6800.0
     bin_width: Positive = dijet.BIN_WIDTH
-    orders: list[int] = [2, 3, 4]
+    orders: list[Literal[2, 3, 4]] = [2, 3, 4]
+
+    @model_validator(mode="after")
+    def _fits(self) -> FitSection:
+        if not self.high >= self.low + self.bin_width:
+            raise ValueError(f"high at least one bin of {self.bin_width:g} GeV above low")
+        if not self.orders or sorted(set(self.orders)) != list(self.orders):
+            raise ValueError("orders that increase")
+        return self
 
 
 class PeakSection(Section):

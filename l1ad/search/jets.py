@@ -125,9 +125,13 @@ class Dijets:
         for name in ("m_jj", "label", "weight"):
             if np.shape(getattr(self, name)) != (n,):
                 raise InputError("dijets", name, np.shape(getattr(self, name)), f"({n},)")
-        if not (np.all(np.isfinite(self.jets)) and np.all(np.isfinite(self.m_jj))):
-            row = int(np.flatnonzero(~(np.isfinite(self.jets).all(axis=(1, 2)) & np.isfinite(self.m_jj)))[0])
+        good = np.isfinite(self.jets).all(axis=(1, 2)) & np.isfinite(self.m_jj)
+        if not good.all():
+            row = int(np.argmin(good))
             raise InputError("dijets", f"event {row}", "a feature that is not finite", "finite values")
+        if np.any(self.m_jj < 0):
+            row = int(np.argmax(self.m_jj < 0))
+            raise InputError("dijets", f"event {row}, m_jj", f"{self.m_jj[row]:g} GeV", "a mass of at least 0")
 
     def __len__(self) -> int:
         return len(self.jets)
@@ -261,6 +265,16 @@ def read(path: str | os.PathLike[str], *, start: int = 0, stop: int | None = Non
         If the file cannot be read or its content is none of these; a file of particles says to use `cluster`.
     """
     name = os.fspath(path)
+    try:
+        return _read(name, start, stop)
+    except InputError as error:
+        if error.where != "dijets":
+            raise
+        # What is wrong with the events themselves does not know their file.
+        raise InputError(name, error.field, error.found, error.expected) from error
+
+
+def _read(name: str, start: int, stop: int | None) -> Dijets:
     if name.endswith((".parquet", ".pq")):
         return _from_columns(_parquet(name, start, stop), name)
     import h5py
@@ -268,7 +282,7 @@ def read(path: str | os.PathLike[str], *, start: int = 0, stop: int | None = Non
     try:
         file = h5py.File(name, "r")
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
         raise InputError(name, "file", reason, "a readable HDF5 file, or one ending in .parquet") from error
     with file:
         if "jets" in file and "features" in file.attrs:

@@ -24,12 +24,21 @@ FORMAT_VERSION = 2
 
 
 def write(result: Result, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """Write all files of a result; returns their paths."""
+    """Write all files of a result; returns their paths.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
+    FitError
+        If the background fit is too uncertain for a workspace; then nothing is written.
+    """
     base = Path(folder)
-    write_json(base / "results.json", to_json(result))
-    write_json(base / "workspace.json", workspace(result, result.mass))
+    content, model, tables = to_json(result), workspace(result, result.mass), hepdata(result)
+    write_json(base / "results.json", content)
+    write_json(base / "workspace.json", model)
     paths = [base / "results.json", base / "workspace.json"]
-    for name, text in hepdata(result).items():
+    for name, text in tables.items():
         write_text(base / "hepdata" / name, text)
         paths.append(base / "hepdata" / name)
     _write_events(result, base / "events.h5")
@@ -50,10 +59,13 @@ def workspace(result: Result, mass: float) -> dict[str, Any]:
     shape = {}
     for i, (value, vector) in enumerate(zip(values, vectors.T)):
         shift = np.sqrt(max(float(value), 0.0)) * vector
-        low, high = (
-            np.add.reduceat(dijet.integrate(fit.parameters + sign * shift, fit.edges, sqrt_s=fit.sqrt_s), first)
-            for sign in (-1.0, 1.0)
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            low, high = (
+                np.add.reduceat(dijet.integrate(fit.parameters + sign * shift, fit.edges, sqrt_s=fit.sqrt_s), first)
+                for sign in (-1.0, 1.0)
+            )
+        if not (np.all(np.isfinite(low)) and np.all(np.isfinite(high))):
+            raise FitError("workspace: the background fit has an uncertainty beyond any number: too few filled bins")
         shape[f"background_{i}"] = (low, high)
     systematics = result.config.systematics
     moved: dict[str, tuple[Any, Any]] = {}

@@ -15,6 +15,7 @@ from l1ad.errors import ConfigError, InputError
 from l1ad.report import search_page
 from l1ad.search import dijet_search, jets, outputs
 from l1ad.search.config import SearchConfig
+from l1ad.search.errors import FitError
 from l1ad.search.stats import dijet, limits
 from l1ad.search.stats.peak_model import spurious_signal
 
@@ -204,9 +205,49 @@ def test_bad_input(tmp_path: Path) -> None:
     far[:, 0, 1] = 2.5
     with pytest.raises(InputError, match="signal region"):
         dijet_search.search(jets.Dijets(far, events.names, events.m_jj, events.label, events.weight), _config())
+    for section, field in (
+        ({"low": 3000, "high": 2000}, "high"),
+        ({"orders": [3, 2]}, "increase"),
+        ({"orders": [5]}, "5"),
+    ):
+        (tmp_path / "bad.yaml").write_text(yaml.safe_dump({"fit": section}))
+        with pytest.raises(ConfigError, match=field):
+            SearchConfig.read(tmp_path / "bad.yaml")
     (tmp_path / "bad.yaml").write_text("windw: A3\n")
     with pytest.raises(ConfigError, match="windw"):
         SearchConfig.read(tmp_path / "bad.yaml")
+
+
+def test_bad_events_leave_no_file(tmp_path: Path) -> None:
+    from l1ad.cli import app
+
+    fine = {"low": 1460, "high": 6800, "bin_width": 20, "orders": [2]}
+    (tmp_path / "fit.yaml").write_text(yaml.safe_dump({**SMALL, "method": "inclusive", "fit": fine}))
+    (tmp_path / "workspace.yaml").write_text(yaml.safe_dump({**SMALL, "method": "inclusive"}))
+    (tmp_path / "folds.yaml").write_text(yaml.safe_dump({**SMALL, "folds": {"outer": 5, "inner": 4}}))
+    (tmp_path / "scores.yaml").write_text(yaml.safe_dump({**SMALL, "trees": {**SMALL["trees"], "members": 2}}))
+    events = _dijets(6000, 0)
+
+    def at(mass: list[float], times: list[int]) -> jets.Dijets:
+        m = np.repeat(mass, times)
+        return replace(events[: m.size], m_jj=m)
+
+    alike = events.jets.copy()
+    alike[:, :, 3:] = (100.0, 0.5, 0.25)
+    cases = {
+        # 5,000 events in one bin, and four far from it: no smooth function describes them.
+        "fit": (at([1470, 1500, 2300, 2800, 3500], [5000, 1, 1, 1, 1]), FitError, "did not converge"),
+        # In wide bins one does, but hardly knows what lies between.
+        "fit ": (at([1500, 2100, 2301, 2600, 3400, 5400], [1, 1, 5000, 1, 1, 1]), FitError, "converge|uncertainty"),
+        "folds": (at([2100, 2600, 3200], [4, 4, 4]), InputError, "at least 20 for 5 x 4 folds"),
+        "scores": (replace(events, jets=alike), InputError, "identical scores"),
+    }
+    for name, (bad, kind, message) in cases.items():
+        bad.write(tmp_path / "bad.h5")
+        arguments = ["search", "dijet", str(tmp_path / f"{name}.yaml"), "--events", str(tmp_path / "bad.h5")]
+        with pytest.raises(kind, match=message):
+            CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")], catch_exceptions=False)
+        assert not (tmp_path / "out").exists()
 
 
 def _with_constituents(events: jets.Dijets, rng: np.random.Generator) -> jets.Dijets:

@@ -121,6 +121,21 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_bad_events_are_named_with_their_file(tmp_path: Path) -> None:
+    events = jets._from_columns(_columns(), "test")
+    for name, key, place, message in (
+        ("nan.h5", "jets", (5, 0, 3), r"nan\.h5: event 5: found a feature that is not finite"),
+        ("negative.h5", "mjj", (7,), r"negative\.h5: event 7, m_jj: found -5 GeV"),
+    ):
+        events.write(tmp_path / name)
+        with h5py.File(tmp_path / name, "a") as file:
+            file[key][place] = np.nan if key == "jets" else -5.0
+        with pytest.raises(InputError, match=message):
+            jets.read(tmp_path / name)
+    with pytest.raises(InputError, match=r"absent\.h5: file: found No such file or directory"):
+        jets.read(tmp_path / "absent.h5")
+
+
 def test_windows_are_the_published_ones() -> None:
     assert len(jets.WINDOWS) == 12
     a1, b6 = jets.WINDOWS["A1"], jets.WINDOWS["B6"]
