@@ -92,7 +92,7 @@ def write_search_report(result: Result, folder: str | os.PathLike[str], *, sampl
         for plots in plots_of(result).values():
             for plot in plots:
                 written += save_figure(
-                    slide_of(plot, left=result.config.method, right=right), base / "figures" / plot.name
+                    slide_of(plot, left=_SHORT[result.config.method], right=right), base / "figures" / plot.name
                 )
     return tuple(written)
 
