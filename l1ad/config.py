@@ -447,6 +447,7 @@ class FirmwareConfig(Section):
     ----------
     backends : of ``hls4ml``, ``alkaid`` and ``cmssw``.
     part, clock_ns, latency_clocks : the uGT board of CMS by default (l1-facts, section 4).
+    reuse_factor : products on one multiplier of hls4ml's network, and clocks from one crossing to the next.
     open_synthesis : count look-up tables with Yosys too, a minute or more.
     """
 
@@ -454,6 +455,7 @@ class FirmwareConfig(Section):
     part: str = "xc7vx690tffg1927-2"
     clock_ns: Annotated[float, Field(gt=0)] = 25.0
     latency_clocks: Annotated[int, Field(ge=0)] = 2
+    reuse_factor: Annotated[int, Field(ge=1)] = 1
     open_synthesis: bool = True
 
 

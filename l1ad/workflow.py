@@ -292,6 +292,7 @@ def _convert(config: RunConfig, folder: Path, note: Note) -> str:
             part=config.firmware.part,
             clock_ns=config.firmware.clock_ns,
             latency_clocks=config.firmware.latency_clocks,
+            reuse_factor=config.firmware.reuse_factor,
         )
         if name == "alkaid":
             _resources(config, project, note)

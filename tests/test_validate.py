@@ -171,6 +171,8 @@ def test_validate_says_yes_and_writes_it_down(trigger: Trigger, tmp_path: Path) 
     assert result.passed
     assert result.events == max(12_000, result.adversarial)
     assert result.given == 500
+    few = validate(trigger, events, n=600, realisations=["fast"], write=False)
+    assert (few.given, few.random) == (300, 0)
     # What is missing is half made of the given events and half random.
     assert result.given + result.adversarial + result.perturbed + result.random == result.events
     assert 0 <= result.random - result.perturbed <= 1

@@ -6,7 +6,7 @@ void @TOP@(
 @PARAMETERS@
 ) {
 @PRAGMAS@
-#pragma HLS PIPELINE II=1
+#pragma HLS PIPELINE II=@INTERVAL@
 #pragma HLS LATENCY max=@LATENCY@
     @NAMESPACE@::@INPUT@_t input[@INPUTS@];
 #pragma HLS ARRAY_PARTITION variable=input complete

@@ -253,6 +253,8 @@ def _texts(
             includes=glue,
             pragmas="\n".join(ports.pragmas),
             latency=options.latency_clocks,
+            # A multiplier of hls4ml's network that does several products is free again only after them.
+            interval=options.reuse_factor if has_network else 1,
             namespace=code.namespace,
             input=names[first.name],
             inputs=first.size,

@@ -1,6 +1,6 @@
 """Compiling and running the C++ of the back ends.
 
-`compile_program` for one executable, `make` for a folder with a Makefile, `score_events` to score with an executable in
+`compile_program` for one executable, `run_logged` for any other command, `score_events` to score with an executable in
 several processes. A failed compile keeps its log and shows the last lines.
 """
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from l1ad.errors import InputError
 from l1ad.io import read_json, write_json
+from l1ad.scores import SCORE_BITS
 from l1ad.trigger.graph import Program
 from l1ad.trigger.program import Trigger
 
@@ -46,8 +47,13 @@ def prepare(folder: Path, trigger: Trigger, backend: str) -> None:
     Raises
     ------
     InputError
-        If it holds a project of another trigger or back end, or something that is no project at all.
+        If it holds a project of another trigger or back end, or something that is no project at all, or a threshold is
+        not one of a score.
     """
+    for name, threshold in trigger.thresholds.items():
+        # One above the largest score switches a seed off; a negative one would be a huge unsigned word.
+        if not 0 <= threshold <= 1 << SCORE_BITS:
+            raise InputError(trigger.name, f"threshold {name}", threshold, f"0 to {1 << SCORE_BITS}, which never fires")
     note = folder / NOTE
     if note.is_file():
         value = read_json(note)

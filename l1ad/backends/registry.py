@@ -14,17 +14,18 @@ from l1ad.trigger.program import Trigger
 
 @dataclass(frozen=True)
 class Backend:
-    """A back end: the module that holds its ``convert`` and ``load``, and which device options it takes."""
+    """A back end: the module that holds its ``convert`` and ``load``, and the options that it takes from `convert`."""
 
     module: str
     about: str
-    device: bool
+    options: frozenset[str]
 
 
+_DEVICE = frozenset({"part", "clock_ns", "latency_clocks", "ignore_estimate"})
 BACKENDS = {
-    "hls4ml": Backend("l1ad.backends.hls", "HLS project and its csim", True),
-    "alkaid": Backend("l1ad.backends.rtl", "Verilog or VHDL, its interpreter and its simulation", True),
-    "cmssw": Backend("l1ad.backends.cmssw", "emulator library for CMSSW", False),
+    "hls4ml": Backend("l1ad.backends.hls", "HLS project and its csim", _DEVICE | {"wrapper", "reuse_factor"}),
+    "alkaid": Backend("l1ad.backends.rtl", "Verilog or VHDL, its interpreter and its simulation", _DEVICE | {"flavor"}),
+    "cmssw": Backend("l1ad.backends.cmssw", "emulator library for CMSSW", frozenset()),
 }
 
 #: Whose network an HLS project has.
@@ -54,7 +55,7 @@ def convert(
     *,
     run_dir: str | os.PathLike[str] | None = None,
     network: str = "auto",
-    **device: Any,
+    **options: Any,
 ) -> Any:
     """Write the project of one back end.
 
@@ -63,13 +64,19 @@ def convert(
     run_dir : folder of the trained model, from which the back end that wants the Keras encoder takes it.
     network : whose network an HLS project has: ``hls4ml`` (from the trained model), ``printed`` (from the program, like
         the rest of the trigger), or ``auto``: hls4ml's if there is a trained model.
-    device : part, clock_ns, latency_clocks, for those back ends that have a device.
+    options : part, clock_ns, latency_clocks and the others of `Backend.options`; those that this back end does not take
+        are left out.
 
     Raises
     ------
     L1adError
-        What the back end raises; `InputError` if hls4ml's network is asked for and there is no trained model.
+        What the back end raises; `InputError` if hls4ml's network is asked for and there is no trained model, or if no
+        back end takes an option.
     """
+    known = frozenset().union(*(backend.options for backend in BACKENDS.values()))
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise InputError("convert", "options", ", ".join(unknown), ", ".join(sorted(known)))
     if network not in NETWORKS:
         raise InputError("convert", "network", network, ", ".join(NETWORKS))
     encoder = None
@@ -81,5 +88,5 @@ def convert(
         elif network == "hls4ml":
             found = "no trained model" if run_dir is None else f"no {Path(run_dir) / 'model.h5'}"
             raise InputError("convert", "network", f"hls4ml, and {found}", "a run folder, or network printed")
-    options = device if name in BACKENDS and BACKENDS[name].device else {}
-    return backend_function(name, "convert")(trigger, encoder, out_dir, **options)
+    make = backend_function(name, "convert")
+    return make(trigger, encoder, out_dir, **{k: v for k, v in options.items() if k in BACKENDS[name].options})

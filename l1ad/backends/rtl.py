@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.backends import alir, cpp, lowering, project, templates, timing
-from l1ad.errors import InputError, require
+from l1ad.errors import InputError, TriggerError, require
 from l1ad.io import write_json, write_text
 from l1ad.trigger.fixed import Codes
 from l1ad.trigger.graph import Program
@@ -88,7 +88,7 @@ class Cost:
     lut: float
     delay_ns: float
     ff: int
-    provenance: str = "estimate of alkaid 0.8.2, calibrated on xcvu13p (UltraScale+)"
+    provenance: str = "estimate of alkaid, calibrated on xcvu13p (UltraScale+)"
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def convert(
     InputError
         If an option is wrong, the folder holds a project of another trigger, or the clock is out of reach.
     TriggerError
-        If a node cannot be expressed.
+        If a node cannot be expressed, or the score is a constant.
     MissingToolError
         If alkaid is not installed.
     """
@@ -219,6 +219,9 @@ def convert(
         raise InputError("rtl", "top", settings.top, f"a name such as {cpp.identifier(settings.top)}")
     program, folder = trigger.program, Path(out_dir)
     lowering.check_expressible(program)
+    low, high = program.intervals[program.score].span
+    if low == high:
+        raise TriggerError(trigger.name, "score", f"{low} for every crossing", "a score that depends on the inputs")
     estimate = _timing(program, settings)
     if estimate is not None and estimate.verdict == "out of reach" and not ignore_estimate:
         clocks = int(np.ceil(estimate.logic_ns / settings.clock_ns))

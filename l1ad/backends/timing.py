@@ -20,10 +20,11 @@ from l1ad.trigger.nodes import Concat, Dense, Input, Lut, Maximum, Multiply, Nod
 
 #: Delays in ns at speed grade 2, after the switching tables of the families' data sheets (DS183, DS892, DS923, DS957)
 #: and the usual share of routing: a LUT with its net, and one bit of carry.
+#: The first pattern that fits counts: UltraScale+ and UltraScale differ by one letter.
 _FAMILIES: tuple[tuple[str, str, float, float], ...] = (
     (r"xc7[akvz]", "7 series", 0.62, 0.028),
-    (r"xc(ku|vu)\d+-?[a-z]*(?!p)", "UltraScale", 0.48, 0.016),
-    (r"xc(ku|vu)\d+p|xczu|xcu\d|xck2[46]", "UltraScale+", 0.36, 0.012),
+    (r"xc[kv]u\d+p|xczu|xcu\d|xck2[46]", "UltraScale+", 0.36, 0.012),
+    (r"xc[kv]u\d+", "UltraScale", 0.48, 0.016),
     (r"xcv[cehmp]", "Versal", 0.34, 0.010),
 )
 #: Estimates are trusted to this factor in either direction.
@@ -76,8 +77,7 @@ def part_family(part: str) -> tuple[str, float, float]:
     ('7 series', 'UltraScale+')
     """
     name = part.lower()
-    # UltraScale+ before UltraScale: their names differ by one letter.
-    for pattern, family, lut, carry in (_FAMILIES[0], _FAMILIES[2], _FAMILIES[1], _FAMILIES[3]):
+    for pattern, family, lut, carry in _FAMILIES:
         if re.match(pattern, name):
             grades = re.findall(r"-(\d)(?:[a-z]*)(?=-|$)", name)
             factor = {"1": 1.15, "2": 1.0, "3": 0.9}.get(grades[0] if grades else "2", 1.0)

@@ -1,8 +1,9 @@
 """The vendor's tools: run them where they are installed, and read their reports wherever they come from.
 
 `run` for csim, csynth, cosim and export of an HLS project, `place_and_route` for figures of the placed design,
-`collect` for all reports of a project, `read_csynth`, `read_cosim`, `read_utilization` and `read_timing` for single
-files of AMD tools 2019.2 to 2025.1. Without the tools the g++ csim still runs, and the message says so.
+`run_steps` for both (``l1ad convert --vendor``), `collect` for all reports of a project, `read_csynth`, `read_cosim`,
+`read_utilization` and `read_timing` for single files of AMD tools 2019.2 to 2025.1. Without the tools the g++ csim
+still runs, and the message says so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from l1ad.errors import CheckFailed, InputError, MissingToolError
 Provenance = Literal["estimate", "synthesised", "placed"]
 Stage = Literal["csynth", "cosim", "synthesis", "place and route"]
 STEPS = ("csim", "csynth", "cosim", "export")
+#: What `run_steps` calls place and route.
+PLACE = "place"
 
 #: HLS programs, the newest first, and how each is given a script.
 _HLS_TOOLS = (
@@ -398,6 +401,25 @@ def run(project: HlsProject, steps: Sequence[str] = STEPS) -> tuple[VendorReport
     if failed and "cosim" in steps:
         raise CheckFailed(f"{project.folder}: cosim failed: the RTL differs from the golden events; log: {log}")
     return reports
+
+
+def run_steps(project: HlsProject, steps: Sequence[str]) -> tuple[VendorReport, ...]:
+    """`run` for the steps of HLS, then `place_and_route` if ``place`` is among them; all reports.
+
+    Raises
+    ------
+    InputError
+        If a step is unknown.
+    L1adError
+        What the two raise.
+    """
+    unknown = [step for step in steps if step not in (*STEPS, PLACE)]
+    if unknown or not steps:
+        expected = f"some of {', '.join((*STEPS, PLACE))}"
+        raise InputError("vendor", "steps", ", ".join(unknown) or "none", expected)
+    of_hls = [step for step in steps if step != PLACE]
+    reports = run(project, of_hls) if of_hls else ()
+    return (*reports, place_and_route(project)) if PLACE in steps else reports
 
 
 def place_and_route(project: HlsProject) -> VendorReport:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from l1ad.backends import native, rtl
+from l1ad.backends import cpp, native, rtl
 from l1ad.errors import InputError, MissingToolError
 from l1ad.io import write_text
 from l1ad.trigger.fixed import Codes
@@ -113,12 +113,7 @@ class VerilatorRtl:
             trigger, None, folder, outputs=names, latency_clocks=0, effort=0, part=self.project.options.part
         )
         codes = _outputs(made, inputs, sum(trigger.program.node(name).size for name in names), self.workers)
-        result, start = {}, 0
-        for name in names:
-            size = trigger.program.node(name).size
-            result[name] = codes[:, start : start + size]
-            start += size
-        return result
+        return cpp.split_trace(trigger.program, names, codes)
 
 
 def _outputs(project: rtl.RtlProject, inputs: npt.NDArray[np.integer[Any]], columns: int, workers: int | None) -> Codes:

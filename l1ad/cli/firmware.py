@@ -85,6 +85,9 @@ def convert(
     latency_clocks: Annotated[Optional[int], typer.Option(help="Clocks to the score; alkaid: 0 for none.")] = None,
     clock_ns: Annotated[Optional[float], typer.Option(help="Clock period in ns.")] = None,
     flavor: Annotated[Optional[str], typer.Option(help="alkaid: verilog or vhdl.")] = None,
+    reuse_factor: Annotated[
+        Optional[int], typer.Option(min=1, help="hls4ml: products on one multiplier, and clocks between crossings.")
+    ] = None,
     wrapper: Annotated[Optional[str], typer.Option(help="hls4ml: ugt, words or ap_none; auto by the layout.")] = None,
     network: Annotated[
         str,
@@ -97,6 +100,10 @@ def convert(
     synthesis: Annotated[
         bool, typer.Option("--synthesis", help="alkaid: count LUT, FF and DSP with Yosys (a minute or two).")
     ] = False,
+    vendor: Annotated[
+        Optional[str],
+        typer.Option(help="hls4ml: then run the installed AMD tools: csim,csynth,cosim,export,place or some of these."),
+    ] = None,
     ignore_estimate: Annotated[
         bool, typer.Option("--ignore-estimate", help="Write it even if the latency is out of reach by the estimate.")
     ] = False,
@@ -111,17 +118,17 @@ def convert(
     unknown = [name for name in names if name not in BACKENDS]
     if unknown:
         raise InputError("convert", "--backend", unknown[0], f"all, {', '.join(BACKENDS)}")
+    if vendor is not None and "hls4ml" not in names:
+        raise InputError("convert", "--vendor", f"--backend {backend}", "hls4ml or all")
     trigger = Trigger.load(target)
     if thresholds is not None:
         trigger = trigger.with_thresholds(load_thresholds(thresholds, trigger_hash=trigger.hash).values)
     run_dir = target if target.is_dir() else None
     root = out or (target if target.is_dir() else target.parent) / "firmware"
-    device = {"part": part, "latency_clocks": latency_clocks, "clock_ns": clock_ns}
-    only = {"alkaid": {"flavor": flavor}, "hls4ml": {"wrapper": wrapper}}
+    given = {"part": part, "latency_clocks": latency_clocks, "clock_ns": clock_ns, "flavor": flavor}
+    given |= {"wrapper": wrapper, "reuse_factor": reuse_factor, "ignore_estimate": ignore_estimate or None}
+    options = {key: value for key, value in given.items() if value is not None}
     for name in names:
-        options = {k: v for k, v in {**device, **only.get(name, {})}.items() if v is not None}
-        if BACKENDS[name].device and ignore_estimate:
-            options["ignore_estimate"] = True
         made = make(name, trigger, root / name, run_dir=run_dir, network=network, **options)
         typer.echo(f"{name}: {root / name}")
         estimate = getattr(made, "timing", getattr(made, "estimate", None))
@@ -133,6 +140,11 @@ def convert(
             counted = open_synthesis.synthesise(made) if synthesis else None
             for row in open_synthesis.write_table(made, counted):
                 typer.echo(f"  LUT {row['lut']}, FF {row['ff']}, DSP {row['dsp']}: {row['provenance']} ({row['name']})")
+        if name == "hls4ml" and vendor is not None:
+            from l1ad.backends.vendor import run_steps
+
+            for report in run_steps(made, [step.strip() for step in vendor.split(",")]):
+                typer.echo(f"  {report}")
 
 
 def validate(
@@ -184,4 +196,5 @@ def validate(
     if not result.passed:
         missed = f"{len(result.missed)} mutations missed" if result.missed else "validation failed"
         compared = any(row.mismatches is not None for row in result.comparisons)
-        raise CheckFailed(missed if compared else "nothing was compared: no realisation could be run")
+        reasons = "; ".join(f"{row.name}: {row.reason}" for row in result.comparisons)
+        raise CheckFailed(missed if compared else f"nothing was compared: {reasons}")

@@ -143,7 +143,8 @@ def validate(
         trained model are used.
     events : files, `Events` or hardware codes to compare on, besides adversarial ones. What is missing to `n` is half
         made of them, by exchanging and moving features, and half random codes over the full words.
-    n : events in all, adversarial ones included (there are never fewer than those).
+    n : events in all, adversarial ones included; all of those and half of `n` given ones are compared even if that is
+        more.
     n_rtl : of them for simulations clock by clock.
     realisations : names of `REALISATIONS`, or objects that score; by default all names.
     mutate : show that the events catch a change of every kind.
@@ -170,7 +171,8 @@ def validate(
     rng = np.random.default_rng(seed)
     note("adversarial events")
     hurt = adversarial_inputs(program, rng)
-    given = _given(trigger, events, max(n - len(hurt.inputs), 0))
+    # Half of few events are the given ones, too: who names a file wants it compared.
+    given = _given(trigger, events, max(n - len(hurt.inputs), n // 2))
     missing = max(n - len(hurt.inputs) - len(given), 0)
     n_near = missing // 2 if len(given) else 0
     n_hurt = len(hurt.inputs)

@@ -205,8 +205,7 @@ def _project(backend: str, trigger: Trigger, run_dir: Path | None, scratch: Path
         if note.is_file() and read_json(note).get("hash") == trigger.hash:
             return registry.backend_function(backend, "load")(folder)
     # Only the integers are of interest here: whether the latency can be met is for `l1ad convert` to say.
-    options: dict[str, Any] = {} if backend == "cmssw" else {"ignore_estimate": True}
-    return registry.convert(backend, trigger, scratch / backend, run_dir=run_dir, **options)
+    return registry.convert(backend, trigger, scratch / backend, run_dir=run_dir, ignore_estimate=True)
 
 
 __all__ = ["REALISATIONS", "SLOW", "FastKernel", "KerasReplay", "MissingToolError", "NotApplicable", "make"]

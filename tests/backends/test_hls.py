@@ -294,12 +294,25 @@ def test_v4_through_hls4ml(encoder, data, v4, tmp_path) -> None:
     assert (made.trace(inputs[:1000])["result"] == data["mu"][:1000]).all()
     assert made.check_golden().startswith("PASSED")
     network = (made.folder / "firmware" / "network" / "network.cpp").read_text()
+    assert "#pragma HLS PIPELINE II=1\n" in (made.folder / "firmware" / "top.cpp").read_text()
     # Part of a larger design: no ports and no pipeline of its own.
     assert "HLS INTERFACE" not in network
     assert "HLS PIPELINE" not in network
     assert "#pragma HLS INLINE" in network
     assert not list((made.folder / "firmware").rglob("ap_types"))
     assert "network/network.cpp" in (made.folder / "tcl" / "options.tcl").read_text()
+
+
+def test_a_reuse_factor_slows_the_design_and_keeps_its_integers(encoder, data, v4, tmp_path) -> None:
+    made = hls.convert(v4, encoder, tmp_path / "p", reuse_factor=4)
+    assert "#pragma HLS PIPELINE II=4\n" in (made.folder / "firmware" / "top.cpp").read_text()
+    text = "".join(path.read_text() for path in (made.folder / "firmware" / "network").rglob("*.h"))
+    assert "reuse_factor = 4;" in text
+    inputs = v4.inputs(data["hw"][:2000])
+    assert (made.score(inputs) == data["score"][:2000]).all()
+    # A network printed from the program shares nothing.
+    plain = hls.convert(v4, None, tmp_path / "q", reuse_factor=4)
+    assert "#pragma HLS PIPELINE II=1\n" in (plain.folder / "firmware" / "top.cpp").read_text()
 
 
 @pytest.mark.slow

@@ -178,3 +178,21 @@ def test_a_node_that_cannot_be_expressed_is_named(tmp_path: Path) -> None:
     with pytest.raises(TriggerError, match=r"node too_wide: .*24 bits; hls4ml and cmssw can"):
         rtl.convert(trigger, None, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_constant_score_and_thresholds_of_no_score_are_refused(small, tmp_path: Path) -> None:
+    types = {
+        "input": "ap_fixed<8,6,RND_CONV,SAT>",
+        "weight": "ap_fixed<6,3>",
+        "bias": "ap_fixed<10,7>",
+        "result": "ap_fixed<10,7,RND_CONV,SAT>",
+    }
+    scaling = {"offset": np.zeros(57), "shift": np.zeros(57, int)}
+    dead = Trigger.from_layers([np.zeros((57, 2), int)], [np.array([8, 16])], types, scaling, name="dead")
+    with pytest.raises(TriggerError, match="dead: score: found 80 for every crossing, expected a score that depends"):
+        rtl.convert(dead, None, tmp_path / "x")
+    for threshold in (-1, (1 << 18) + 1):
+        trigger = small(1).with_thresholds({"TIGHT": threshold})
+        with pytest.raises(InputError, match=f"threshold TIGHT: found {threshold}, expected 0 to 262144"):
+            rtl.convert(trigger, None, tmp_path / "x")
+    assert not (tmp_path / "x").exists()

@@ -528,6 +528,20 @@ def test_place_and_route(project, path_only) -> None:
         vendor.collect(project.folder)
 
 
+def test_steps_of_both_tools_in_their_order(project, path_only) -> None:
+    pretend(path_only, "vitis_hls", {f"{REPORTS}/syn/report/csynth.xml": csynth_xml("2023.1")})
+    placed = {
+        "reports/utilization_placed.rpt": utilization_rpt("2023.1"),
+        "reports/timing_routed.rpt": timing_rpt("2023.1"),
+    }
+    pretend(path_only, "vivado", placed)
+    reports = vendor.run_steps(project, ["csynth", "place"])
+    assert [r.provenance for r in reports] == ["estimate", "placed"]
+    assert [r.provenance for r in vendor.run_steps(project, ["place"])] == ["placed"]
+    with pytest.raises(InputError, match="steps: found bitstream, expected some of csim, csynth, cosim, export, place"):
+        vendor.run_steps(project, ["csynth", "bitstream"])
+
+
 def test_a_folder_without_reports(tmp_path) -> None:
     with pytest.raises(InputError, match="reports: found none"):
         vendor.collect(tmp_path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +86,30 @@ def test_deployed_v4_in_simulation(v4: Trigger, oracles: Path, tmp_path: Path) -
     made = rtl.convert(v4, None, tmp_path / "p", latency_clocks=2, clock_ns=25.0)
     scores = verilator.VerilatorRtl(made).score(v4.inputs(data["hw"]))
     assert int((scores == data["score"]).sum()) == 20_008
+
+
+def test_decision_bits_compare_as_the_menu_does(small, tmp_path: Path) -> None:
+    """The bits themselves in simulation: a wrapper shows them where the harness reads the score."""
+    trigger = small(2)
+    inputs = project.golden_vectors(trigger.program, 500)
+    scores = trigger.score(inputs, golden=True)
+    cuts = {"always": 0, "median": int(np.median(scores)), "next": int(np.median(scores)) + 1, "never": 1 << 18}
+    made = rtl.convert(trigger.with_thresholds(cuts), None, tmp_path / "p", latency_clocks=2)
+    field = rtl.Field(**json.loads((made.folder / "ports.json").read_text())["outputs"][0])
+    names = [entry["name"] for entry in json.loads((made.folder / "ports.json").read_text())["decisions"]]
+    assert (field.signed, field.shift, field.lsb) == (False, 0, 0)
+    top = made.sources[-1]
+    text = top.read_text()
+    n_in = int(re.search(r"\[(\d+)-1:0\] inputs", text)[1])
+    wrapper = (
+        f"module bits (input clk, input [{n_in}-1:0] inputs, output [{field.width}-1:0] outputs);\n"
+        f"  wire [{len(cuts)}-1:0] decisions;\n"
+        f"  {made.top} inner (.clk(clk), .inputs(inputs), .outputs(), .decisions(decisions));\n"
+        f"  assign outputs = {{{field.width - len(cuts)}'b0, decisions}};\nendmodule\n"
+    )
+    top.write_text(text + wrapper)
+    shown = replace(made, options=replace(made.options, top="bits"))
+    found = verilator.VerilatorRtl(shown, workers=1).score(inputs)
+    for bit, name in enumerate(names):
+        np.testing.assert_array_equal(found >> bit & 1, scores >= cuts[name], err_msg=name)
+    assert 0 < np.mean(found >> names.index("median") & 1) < 1

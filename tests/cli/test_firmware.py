@@ -14,7 +14,7 @@ pytest.importorskip("alkaid", reason="alkaid is not installed: pip install 'l1ad
 from l1ad import Trigger
 from l1ad.backends.cmssw import read_menu_fragment
 from l1ad.cli import app
-from l1ad.errors import CheckFailed, InputError, TriggerError
+from l1ad.errors import CheckFailed, InputError, MissingToolError, TriggerError
 from l1ad.rates import load_thresholds
 from tests.rates.conftest import make_events
 
@@ -121,6 +121,19 @@ def test_convert_says_what_is_wrong(folder: Path) -> None:
         assert isinstance(error, InputError)
         assert message in str(error)
     assert not (folder / "firmware" / "alkaid").exists()
+
+
+def test_vendor_tools_that_are_not_there_are_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("l1ad.backends.vendor.hls_command", lambda: None)
+    status, output, error = call("convert", folder, "-b", "hls4ml", "--vendor", "csynth")
+    assert status != 0
+    assert isinstance(error, MissingToolError)
+    assert "checked without it: csim with g++, PASSED: 200 events, 0 differ" in str(error)
+    assert (folder / "firmware" / "hls4ml" / "project.json").is_file()
+    assert "hls4ml: " in output
+    status, _, error = call("convert", folder, "-b", "cmssw", "--vendor", "csynth")
+    assert isinstance(error, InputError)
+    assert "--vendor: found --backend cmssw, expected hls4ml or all" in str(error)
 
 
 def test_validate_prints_the_table_and_the_mutations(folder: Path) -> None:
