@@ -59,10 +59,18 @@ class VaeSection(Section):
 
 
 class QuantileSection(Section):
-    """The regression of the score against the mass; see `l1ad.search.quantile`."""
+    """The regression of the score against the mass; see `l1ad.search.quantile`.
+
+    Attributes
+    ----------
+    folds, regression : of the regression.
+    blind : leave the events of the window out of it. The published regression has them all, and a signal raises the
+        thresholds where it is; without them the thresholds are interpolated, which wants events on both sides.
+    """
 
     folds: Annotated[int, Field(ge=2)] = quantile.PUBLISHED_FOLDS
     regression: Literal["polynomial", "dense"] = "polynomial"
+    blind: bool = False
 
 
 class FoldSection(Section):

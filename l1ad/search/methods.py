@@ -144,6 +144,7 @@ def _vae_qr(used: Dijets, labels: npt.NDArray[np.int8], sideband: Dijets | None,
         used.m_jj[teach],
         rng,
         ids=identities(used)[teach],
+        learn=labels[teach] != 1 if config.quantile.blind else None,
         n_folds=config.quantile.folds,
         regression=regression,
     )

@@ -215,6 +215,7 @@ def decorrelate(
     rng: np.random.Generator,
     *,
     ids: npt.ArrayLike | None = None,
+    learn: npt.ArrayLike | None = None,
     quantiles: Sequence[float] = PUBLISHED_QUANTILES,
     n_folds: int = PUBLISHED_FOLDS,
     regression: Regression | None = None,
@@ -225,6 +226,8 @@ def decorrelate(
     ----------
     scores, mass : shape (n,), mass in GeV.
     ids : identities, so that copies of an event share a fold; all distinct if None.
+    learn : which events teach the regression, shape (n,); all if None. Where a window is left out the thresholds are
+        interpolated, and a signal in it does not raise them.
     regression : `PolynomialQuantiles` if None.
 
     Raises
@@ -241,11 +244,15 @@ def decorrelate(
         raise InputError("quantile regression", "quantiles", list(quantiles), "rising, between 0 and 1")
     if n_folds < 2:
         raise InputError("quantile regression", "folds", n_folds, "at least 2")
+    used = np.ones(s.shape, bool) if learn is None else np.asarray(learn)
+    if used.shape != s.shape or used.dtype != np.bool_:
+        raise InputError("quantile regression", "learn", f"{used.dtype} {used.shape}", f"bool {s.shape}")
     needed = int(np.ceil(5.0 / min(1.0 - q[-1], q[0])))
     unique, row = np.unique(np.arange(s.size) if ids is None else np.asarray(ids), return_inverse=True)
-    if unique.size < needed * n_folds:
+    n_used = np.unique(row.reshape(-1)[used]).size
+    if n_used < needed * n_folds:
         expected = f"at least {needed * n_folds}: {needed} in each of {n_folds} folds for the quantile {q[-1]:g}"
-        raise InputError("quantile regression", "events", unique.size, expected)
+        raise InputError("quantile regression", "events", n_used, expected)
     if np.ptp(s) == 0.0:
         raise InputError("quantile regression", "scores", "identical scores", "scores that differ")
     fold = np.asarray((rng.permutation(unique.size) % n_folds)[row.reshape(-1)], np.int64)
@@ -257,12 +264,12 @@ def decorrelate(
     centre, spread = float(np.median(s)), float(np.std(s))
     x, y = _scaled(m, low, high), (s - centre) / spread
     grid = np.exp(np.linspace(np.log(low), np.log(high), _GRID))
-    samples = [(x[fold == k], y[fold == k]) for k in range(n_folds)]
+    samples = [(x[used & (fold == k)], y[used & (fold == k)]) for k in range(n_folds)]
     each = (regression or PolynomialQuantiles()).predict(samples, [float(v) for v in q], _scaled(grid, low, high), rng)
     others = (each.sum(axis=0) - each) / (n_folds - 1)
     # A grid point counts as much as its events tell: the variance of a quantile goes with one over their number.
     middle = np.sqrt(grid[:-1] * grid[1:])
-    count = np.histogram(m, np.concatenate([[0.0], middle, [np.inf]]))[0]
+    count = np.histogram(m[used], np.concatenate([[0.0], middle, [np.inf]]))[0]
     weight = np.sqrt(np.maximum(count, 1.0))
     powers = _scaled(grid, low, high)[:, None] ** np.arange(_DEGREE + 1)
     flat = others.reshape(-1, _GRID)

@@ -54,7 +54,7 @@ class JetVae:
 
     particles: int = 100
     latent: int = 12
-    beta: float = 0.1
+    beta: float = 0.01
     score_beta: float = 0.5
     combine: Literal["min", "max", "sum", "product"] = "min"
     epochs: int = 40

@@ -123,3 +123,26 @@ def test_the_published_network_is_flat_too() -> None:
     done = quantile.decorrelate(score, mass, rng, regression=quantile.DenseQuantiles())
     assert metrics.flatness(mass, done.selected, _edges(mass)).p > 0.001
     assert np.mean(done.selected) == pytest.approx(0.1, rel=0.05)
+
+
+def test_a_window_that_does_not_teach_cannot_raise_its_thresholds() -> None:
+    rng = np.random.default_rng(11)
+    mass, score = _sample(rng, 30_000)
+    low, high = 2300.0, 2700.0
+    inside = (mass >= low) & (mass < high)
+    # A signal in the window: one event in five gets an enormous score.
+    odd = inside & (rng.uniform(size=mass.size) < 0.2)
+    changed = np.where(odd, 50.0, score)
+
+    def kept(values: np.ndarray, learn: np.ndarray | None) -> float:
+        done = quantile.decorrelate(values, mass, np.random.default_rng(1), learn=learn, n_folds=10)
+        return float(np.mean(done.category[inside & ~odd] >= 1))
+
+    # Interpolated thresholds keep what they should, and the signal has no part in them.
+    assert kept(score, ~inside) == pytest.approx(0.1, abs=0.02)
+    assert kept(changed, ~inside) == kept(score, ~inside)
+    assert kept(changed, None) < 0.8 * kept(score, None)
+    with pytest.raises(InputError, match="learn"):
+        quantile.decorrelate(score, mass, rng, learn=np.ones(3, bool))
+    with pytest.raises(InputError, match="events"):
+        quantile.decorrelate(score, mass, rng, learn=mass > 6000)
