@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 #: What is no benchmark.
 HELPERS = {"common.py", "run_all.py", "scaling_page.py"}
 #: What takes an hour or more in full, and minutes even when quick.
-HEAVY = {"physics.py", "validate_all.py"}
+HEAVY = {"cicada.py", "physics.py", "validate_all.py"}
 LIMIT_SECONDS = 15 * 60
 
 
