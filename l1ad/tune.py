@@ -303,11 +303,11 @@ def scan_bits(
 ) -> tuple[ScanPoint, ...]:
     """PTQ and QAT at each width; writes ``scan_bits.json`` and ``scan_bits.png``.
 
-    One training with words wide enough to be float gives the weights for all PTQ points and the words of each width.
-    QAT goes on from those weights in those words, for as many epochs again (arXiv:1806.08342, section 3.2): from random
-    weights a training in few bits ends far from where it could (at 4 bits the loss of the quickstart was 0.46 that way,
-    0.41 this way, where PTQ has 0.53 and float 0.41). The loss is what QAT makes small; what is kept of a signal at
-    1 kHz is not in it and need not follow.
+    A training with words wide enough to be float is gone on with twice, each time for as many epochs again: in float,
+    which gives the weights for all PTQ points and the words of each width, and in those words, which is QAT
+    (arXiv:1806.08342, section 3.2), so that only the words of the second half differ. From random weights a training in
+    few bits ends far from where it could (at 4 bits the loss of the quickstart was 0.46 that way, 0.41 from the float
+    weights). The loss is what QAT makes small; what is kept of a signal at 1 kHz is not in it and need not follow.
 
     Raises
     ------
@@ -334,7 +334,8 @@ def scan_bits(
     wide = copy.deepcopy(start)
     wide["name"] = "float"
     wide["model"].update(kernel=FLOAT_BITS, bias=FLOAT_BITS, activation=FLOAT_RELU)
-    trained = train(wide, place / "float", overwrite=True)
+    begun = train({**wide, "name": "start"}, place / "start", overwrite=True)
+    trained = train(wide, place / "float", overwrite=True, start=begun.network)
     needs = tuple(need for need in SCORES[config.score].needs if need != "target")
     encoder = select_outputs(trained.network.encoder, needs)
     input_type = Quantizer.parse(config.model.input)
@@ -377,7 +378,7 @@ def scan_bits(
         copy_weights(trained.network, network)
         add("ptq", width, rounded, network, frozen(rounded, network))
         words = RunConfig.of({**value, "name": f"qat_{width}"})
-        result = train(words, place / words.name, overwrite=True, start=trained.network)
+        result = train(words, place / words.name, overwrite=True, start=begun.network)
         add("qat", width, words, result.network, freeze(place / words.name))
     shutil.rmtree(place / "cache", ignore_errors=True)
     draw_scan(place / "scan_bits.png", points, rate_khz=rate_khz)

@@ -85,7 +85,7 @@ def test_a_search_in_which_nothing_trains_says_why(world, tmp_path):
 
 
 def test_widths_are_compared(world, tmp_path):
-    """Few bits lose, many bits are as good as float, and fewer bits cost fewer LUTs; QAT begins where PTQ ends."""
+    """Few bits lose, many bits are as good as float, and fewer bits cost fewer LUTs; QAT begins at float weights."""
     pytest.importorskip("alkaid", reason="alkaid is not installed: pip install 'l1ad[rtl]'")
     from l1ad.tune import scan_bits
 
@@ -98,7 +98,7 @@ def test_widths_are_compared(world, tmp_path):
     loss = {(p.method, p.bits): p.loss for p in points}
     assert loss["ptq", 9] < loss["ptq", 3]
     assert loss["qat", 3] < loss["ptq", 3]
-    assert loss["qat", 9] < loss["ptq", 9]
+    assert loss["qat", 9] == pytest.approx(loss["ptq", 9], abs=0.05)
     assert (tmp_path / "scan_bits.png").is_file()
     with pytest.raises(ConfigError, match="vae or contrast"):
         scan_bits({**config, "model": {"family": "autoencoder"}, "score": "mse"}, tmp_path, zero_bias, signals, (4,))
