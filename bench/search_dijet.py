@@ -311,34 +311,64 @@ MIXING = 0.1
 SHARES = 8
 
 
-def pseudo_events(
-    pool: jets.Dijets, truth: dijet.BackgroundFit, rng: np.random.Generator, *, copies: bool
-) -> tuple[jets.Dijets, np.ndarray]:
+def pseudo_masses(truth: dijet.BackgroundFit, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Masses of a smooth spectrum, in order."""
+    cumulative = np.concatenate([[0.0], np.cumsum(truth.expected)])
+    return np.interp(np.sort(rng.uniform(0.0, cumulative[-1], n)), cumulative, truth.edges)
+
+
+def pseudo_events(pool: jets.Dijets, truth: dijet.BackgroundFit, rng: np.random.Generator) -> jets.Dijets:
     """Fresh masses from a smooth spectrum with the jets of a sample: what an experiment without signal would record.
 
     Nine tenths of the sample (a Poisson number) are put in the order of their masses, each moved by a tenth at random,
     and get the drawn masses in order; all momenta of an event are scaled alike, so that its dijet mass is the drawn
-    one. What depends on the mass goes on doing so, and the masses are independent.
-
-    With `copies` an event may be drawn more than once: where the score of an event is the same in all experiments,
-    without them always the same events would be selected, and their number would fluctuate less than it does. Without
-    `copies` no event stands twice in an experiment, which is what a classifier that is trained on it needs.
-
-    Returns
-    -------
-    The events, and the row of the sample that each was made from.
+    one. What depends on the mass goes on doing so, no event stands twice in an experiment, and the masses are
+    independent.
     """
-    n = int(rng.poisson(0.9 * len(pool)))
-    n = n if copies else min(n, len(pool))
-    rows = rng.choice(len(pool), n, replace=copies)
+    n = min(int(rng.poisson(0.9 * len(pool))), len(pool))
+    rows = rng.choice(len(pool), n, replace=False)
     rows = rows[np.argsort(pool.m_jj[rows] * np.exp(rng.normal(0.0, MIXING, n)))]
-    cumulative = np.concatenate([[0.0], np.cumsum(truth.expected)])
-    mass = np.interp(np.sort(rng.uniform(0.0, cumulative[-1], n)), cumulative, truth.edges)
+    mass = pseudo_masses(truth, n, rng)
     scaled = pool.jets[rows].copy()
     for name in ("pt", "m", "m_sd"):
         if name in pool.names:
             scaled[:, :, pool.names.index(name)] *= (mass / pool.m_jj[rows])[:, None]
-    return replace(pool[rows], jets=scaled, m_jj=mass, constituents=None), rows
+    return replace(pool[rows], jets=scaled, m_jj=mass, constituents=None)
+
+
+@dataclass(frozen=True)
+class ScoreModel:
+    """A score whose mean and spread follow the mass smoothly, to draw from.
+
+    The score of an event is the same in all experiments: with the sample's own masses, its chance fluctuations would be
+    in all of them. So the smooth dependence on ``x = ln(m / 3 TeV)`` is taken from the sample, and what is left of a
+    score is drawn independently of the mass.
+
+    Attributes
+    ----------
+    mean : coefficients of a parabola in x.
+    slope : of the logarithm of the spread against x.
+    rest : (score - mean) / spread of each event of the sample.
+    """
+
+    mean: np.ndarray
+    slope: float
+    rest: np.ndarray
+
+    @classmethod
+    def of(cls, scores: np.ndarray, mass: np.ndarray) -> ScoreModel:
+        """The model of a sample."""
+        x = np.log(mass / MASS)
+        mean = np.polynomial.polynomial.polyfit(x, scores, 2)
+        rest = scores - np.polynomial.polynomial.polyval(x, mean)
+        slope = float(np.polynomial.polynomial.polyfit(x, np.log(np.abs(rest) + 1e-12), 1)[1])
+        return cls(mean, slope, rest / np.exp(slope * x))
+
+    def draw(self, mass: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Scores of events with these masses."""
+        x = np.log(mass / MASS)
+        drawn = rng.choice(self.rest, mass.size)
+        return np.polynomial.polynomial.polyval(x, self.mean) + np.exp(self.slope * x) * drawn
 
 
 @dataclass(frozen=True)
@@ -350,13 +380,13 @@ class Null:
     pool : events of the signal region, heavier jet first.
     truth : the spectrum that masses are drawn from.
     config : of the search; its toys give the global p-value of each experiment.
-    odd : the autoencoder's score of each event of the pool; None for CWoLa.
+    odd : the autoencoder's score; None for CWoLa.
     """
 
     pool: jets.Dijets
     truth: dijet.BackgroundFit
     config: SearchConfig
-    odd: np.ndarray | None = None
+    odd: ScoreModel | None = None
 
     def __call__(self, task: injected.injection.Task) -> Run:
         """Global and local p-value, and the selected fraction in bins of mass.
@@ -365,18 +395,20 @@ class Null:
         those that are equal, it is uniform if and only if data and toys are alike.
         """
         rng = task.rng()
-        events, rows = pseudo_events(self.pool, self.truth, rng, copies=self.odd is not None)
         window, fit = jets.WINDOWS[self.config.window], self.config.fit
-        labels = window.labels(events.m_jj)
         if self.odd is None:
+            events = pseudo_events(self.pool, self.truth, rng)
+            mass, labels = events.m_jj, window.labels(events.m_jj)
             config = self.config.model_copy(update={"seed": int(rng.integers(2**31))})
-            tagged = methods.tag(events, labels, config)
-            selected, region = tagged.selected, labels >= 0
+            selected, region = methods.tag(events, labels, config).selected, labels >= 0
         else:
-            n_folds = min(quantile.PUBLISHED_FOLDS, np.unique(rows).size // 500)
-            selected = quantile.decorrelate(self.odd[rows], events.m_jj, rng, ids=rows, n_folds=n_folds).selected
-            region = np.ones(len(events), bool)
-        counts, edges = dijet.histogram(events.m_jj[selected], fit.low, fit.high, width=fit.bin_width)
+            mass = pseudo_masses(self.truth, int(rng.poisson(0.9 * len(self.pool))), rng)
+            n_folds = min(quantile.PUBLISHED_FOLDS, mass.size // 500)
+            learn = window.labels(mass) != 1 if self.config.quantile.blind else None
+            scores = self.odd.draw(mass, rng)
+            selected = quantile.decorrelate(scores, mass, rng, learn=learn, n_folds=n_folds).selected
+            region = np.ones(mass.size, bool)
+        counts, edges = dijet.histogram(mass[selected], fit.low, fit.high, width=fit.bin_width)
         order = dijet.choose_order(counts, edges, 0.5 * (window.low + window.high), orders=fit.orders)
         masses = dijet_search.tested_masses(self.config, window.low, window.high)
 
@@ -387,8 +419,8 @@ class Null:
         toys = lookelsewhere.scan_toys(order.fit, masses, shape, self.config.toys, rng)
         best = int(np.nanargmin(scan.p0))
         above = int(np.sum(toys.z_max >= scan.z[best]))
-        bins = np.quantile(events.m_jj[region], np.linspace(0.0, 1.0, SHARES + 1))
-        flat = metrics.flatness(events.m_jj[region], selected[region], bins)
+        bins = np.quantile(mass[region], np.linspace(0.0, 1.0, SHARES + 1))
+        flat = metrics.flatness(mass[region], selected[region], bins)
         return {
             "p_global": (above + float(rng.uniform())) / (len(toys.z_max) + 1),
             "p_local": float(scan.p0[best]),
@@ -427,12 +459,13 @@ def null(options: argparse.Namespace) -> list[Figure]:
         # Fewer toys for the wider spectrum of VAE-QR, whose fits take longer.
         config = NULL.model_copy(update={"fit": fit, "toys": NULL.toys // 2 if constituents else NULL.toys})
         if constituents:
-            odd = methods.train_vae(region, background[background.in_sideband()], config).score(region.constituents)
+            tagger = methods.train_vae(region, background[background.in_sideband()], config)
+            odd = ScoreModel.of(tagger.score(region.constituents), region.m_jj)
         counts, edges = dijet.histogram(region.m_jj, fit.low, fit.high, width=fit.bin_width)
         truth = dijet.choose_order(counts, edges, MASS, orders=fit.orders).fit
         what = Null(replace(region, constituents=None), truth, config, odd)
-        digest = hashlib.sha256(region.m_jj.tobytes() + (b"" if odd is None else odd.tobytes())).hexdigest()
-        context = {"config": config.model_dump_json(), "events": digest, "mixing": MIXING, "copies": odd is not None}
+        digest = hashlib.sha256(region.m_jj.tobytes() + (b"" if odd is None else odd.rest.tobytes())).hexdigest()
+        context = {"config": config.model_dump_json(), "events": digest, "mixing": MIXING}
         with contextlib.ExitStack() as stack:
             folder = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             todo = injected.injection.tasks([0.0], repeats=repeats, seed=8)
