@@ -156,6 +156,9 @@ def validate(
         Optional[str], typer.Option(help="Comma-separated: keras, hls4ml, alkaid, verilator, cmssw, fast.")
     ] = None,
     mutate: Annotated[bool, typer.Option("--mutate", help="Show that the check catches mutations.")] = False,
+    proof_seconds: Annotated[
+        float, typer.Option(min=0, help="With --mutate: for proofs that a change is none; more on a busy machine.")
+    ] = 240.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the random events.")] = 20240501,
 ) -> None:
     from rich.console import Console
@@ -172,6 +175,7 @@ def validate(
         n_rtl=n_rtl,
         realisations=chosen,
         mutate=mutate,
+        proof_seconds=proof_seconds,
         seed=seed,
         note=lambda text: typer.echo(f"... {text}", err=True),
     )
@@ -188,7 +192,8 @@ def validate(
     if result.mutations is not None:
         mutants = Table("mutation", "", "")
         for outcome in result.mutations:
-            verdict = "caught" if outcome.caught else "equivalent" if outcome.equivalent else "undecided"
+            named = ("caught", outcome.caught), ("equivalent", outcome.equivalent), ("MISSED", outcome.missed)
+            verdict = next((word for word, holds in named if holds), "undecided")
             verdict = "MISSED" if outcome.missed else verdict
             mutants.add_row(outcome.what, verdict, outcome.reason or f"{outcome.events} events, first {outcome.event}")
         console.print(mutants)

@@ -31,7 +31,7 @@ from l1ad.trigger.program import Trigger
 from l1ad.validate.adversarial import Coverage, adversarial_inputs, perturbed, random_codes
 from l1ad.validate.compare import Comparison, Divergence, compare, first_divergence
 from l1ad.validate.mutants import mutations
-from l1ad.validate.mutate import Outcome
+from l1ad.validate.mutate import PROOF_SECONDS, Outcome
 from l1ad.validate.mutate import run as run_mutations
 from l1ad.validate.realisations import REALISATIONS, SLOW, NotApplicable, make
 
@@ -129,6 +129,7 @@ def validate(
     n_rtl: int = 200_000,
     realisations: Sequence[str | Realisation] | None = None,
     mutate: bool = False,
+    proof_seconds: float = PROOF_SECONDS,
     seed: int = 20240501,
     workers: int | None = None,
     write: bool = True,
@@ -148,6 +149,7 @@ def validate(
     n_rtl : of them for simulations clock by clock.
     realisations : names of `REALISATIONS`, or objects that score; by default all names.
     mutate : show that the events catch a change of every kind.
+    proof_seconds : that proofs of mutations which nothing can catch may take together.
     seed : of the random events.
     workers : processes of those realisations that use several.
     note : is told what is being done.
@@ -196,7 +198,7 @@ def validate(
     outcomes = None
     if mutate:
         note("mutations")
-        outcomes = tuple(run_mutations(program, inputs, golden, list(mutations(program, rng))))
+        outcomes = tuple(run_mutations(program, inputs, golden, list(mutations(program, rng)), seconds=proof_seconds))
     result = Validation(
         trigger.name,
         trigger.hash,

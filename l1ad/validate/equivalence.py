@@ -86,8 +86,7 @@ class Prover:
         if asked in self._open and sign * code <= sign * self._open[asked]:
             return False
         begin = time.monotonic()
-        seconds = self._left / 3 if level == "reach" else self._left / 2
-        proven = out_of_reach(self.program, bounds, node, element, code, upward=upward, seconds=seconds)
+        proven = out_of_reach(self.program, bounds, node, element, code, upward=upward, seconds=self._left / 2)
         self._left = max(0.0, self._left - (time.monotonic() - begin))
         if proven:
             self._proven[key] = code
