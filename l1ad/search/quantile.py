@@ -5,7 +5,9 @@ learned thresholds to another sample.
 
 As in CMS-EXO-22-026 (arXiv:2412.03747): the events are divided into 20 folds, one regression is trained on each fold
 alone, the threshold for the events of a fold is the average of the regressions of the other 19, smoothed by a
-third-order polynomial in m_jj. The regression is that polynomial itself (`PolynomialQuantiles`, the default: exact and
+third-order polynomial in m_jj. With few events a fold the others are put together and taught as one: alone, each
+polynomial goes through the one or two events of its tail, which are ordinary ones, and the average selects up to twice
+as many as it should there. The regression is that polynomial itself (`PolynomialQuantiles`, the default: exact and
 quick) or the published dense network of five layers of 30 (`DenseQuantiles`, needs TensorFlow). Gradient-boosted trees
 were tried and left out: their steps do not follow the steep end of the spectrum, and the selection is not flat.
 """
@@ -33,6 +35,8 @@ PUBLISHED_FOLDS = 20
 _GRID = 60
 #: Events that must lie beyond the ends of the grid; thresholds are held constant there.
 _BEYOND = 10
+#: Events of a fold below which the other folds teach one regression instead of one each.
+_ALONE = 1000
 _DEGREE = 3
 
 
@@ -264,9 +268,11 @@ def decorrelate(
     centre, spread = float(np.median(s)), float(np.std(s))
     x, y = _scaled(m, low, high), (s - centre) / spread
     grid = np.exp(np.linspace(np.log(low), np.log(high), _GRID))
-    samples = [(x[used & (fold == k)], y[used & (fold == k)]) for k in range(n_folds)]
+    together = n_used < _ALONE * n_folds
+    teachers = [used & ((fold != k) if together else (fold == k)) for k in range(n_folds)]
+    samples = [(x[rows], y[rows]) for rows in teachers]
     each = (regression or PolynomialQuantiles()).predict(samples, [float(v) for v in q], _scaled(grid, low, high), rng)
-    others = (each.sum(axis=0) - each) / (n_folds - 1)
+    others = each if together else (each.sum(axis=0) - each) / (n_folds - 1)
     # A grid point counts as much as its events tell: the variance of a quantile goes with one over their number.
     middle = np.sqrt(grid[:-1] * grid[1:])
     count = np.histogram(m[used], np.concatenate([[0.0], middle, [np.inf]]))[0]
