@@ -82,16 +82,16 @@ def benchmark_parts(n_qcd: int, n_signal: int) -> list[Part]:
     ]
 
 
-def closure_part(m_jj_min: float, n: int) -> Part:
+def closure_part(m_jj_min: float, m_jj_max: float, n: int) -> Part:
     """QCD with generator cuts so far from the selection that nothing is expected beyond them."""
-    region = Selection(m_jj_min=m_jj_min)
+    region = Selection(m_jj_min=m_jj_min, m_jj_max=m_jj_max)
     cuts = GeneratorCuts(
         m_hat_min=0.62 * m_jj_min,
         delta_eta_hat_max=region.delta_eta_max + 1.1,
-        m_jj=(0.6 * m_jj_min, region.m_jj_max),
+        m_jj=(0.6 * m_jj_min, 1.4 * m_jj_max),
         delta_eta=(0.0, region.delta_eta_max + 0.5),
     )
-    return Part(f"closure_{m_jj_min:.0f}", qcd(region, cuts=cuts), n)
+    return Part(f"closure_{m_jj_min:.0f}_{m_jj_max:.0f}", qcd(region, cuts=cuts), n)
 
 
 def make(part: Part, work: Path, workers: int) -> Sample:
@@ -141,10 +141,14 @@ def closure(options: argparse.Namespace) -> None:
     """Compare the cuts with much looser ones, in a figure and in words."""
     from l1ad.io import atomic_path
 
-    part = closure_part(options.m_jj_min, options.n_qcd)
+    part = closure_part(options.m_jj_min, options.m_jj_max, options.n_qcd)
     sample = make(part, options.work, options.workers)
     selection = part.recipe.selection
-    edges = [selection.m_jj_min * f for f in CLOSURE_BINS]
+    low, high = selection.m_jj_min, selection.m_jj_max
+    edges = [low * f for f in CLOSURE_BINS]
+    if high < edges[-1]:
+        # A window: what its upper end loses counts as much as what its lower end does.
+        edges = [low + (high - low) * i / 6 for i in range(7)]
     for name, cuts in (("usual", GeneratorCuts.around(selection)), ("of the samples", tighter(selection))):
         sys.stdout.write(f"generator cuts {name}\n")
         result = compare(sample.dijets.m_jj, cuts.passes(sample.partons), edges)
@@ -177,6 +181,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--n-qcd", type=int)
     parser.add_argument("--m-jj-min", type=float, default=Selection().m_jj_min, help="of the closure, in GeV")
+    parser.add_argument("--m-jj-max", type=float, default=Selection().m_jj_max, help="of the closure, in GeV")
     parser.add_argument("--n-sideband", type=int, default=N_SIDEBAND)
     parser.add_argument("--n-signal", type=int)
     options = parser.parse_args()
