@@ -50,7 +50,7 @@ def calibrate(
     saturation: Annotated[str, typer.Option(help="Saturated objects: keep (as firmware), mask or drop.")] = "keep",
     workers: Annotated[int, typer.Option(min=1, help="Processes of this machine.")] = 1,
     dask: Annotated[Optional[str], typer.Option(help="Address of a dask scheduler, or local.")] = None,
-    chunk: Annotated[int, typer.Option(min=1, help="Events a task.")] = 1 << 20,
+    chunk: Annotated[Optional[int], typer.Option(min=1, help="Events a task; two million by default.")] = None,
     work: Annotated[
         Optional[Path], typer.Option(help="Folder for intermediate results that workers share; OUT.work by default.")
     ] = None,
@@ -106,7 +106,7 @@ def calibrate(
             budget_hz=None if budget is None else budget * 1e3,
             saturation=saturation,
             work=work or target.with_name(f"{target.name}.work"),
-            chunk_events=chunk,
+            chunk_events=chunk or run.DEFAULT_CHUNK_EVENTS,
             workers=workers,
             dask=dask,
             progress=progress,
