@@ -14,7 +14,7 @@ goes on from the experiments that are there.
 ``sic``: maximum of the significance improvement of CWoLa at S/B = 0.6 % in the window of the benchmark sample
 (``scripts/make_dijets.py benchmark``), at least 8; published on the LHC Olympics sample: 10.75.
 
-Each part writes ``results/search_PART.json``; the exit status is 1 if one of its figures does not hold. Without files
+Each part writes ``results/search_PART.json``; the exit status is 1 if one of its figures does not hold, unless ``--quick``. Without files
 the bundled dijets are used; ``sic`` is left out without ``--benchmark``.
 """
 
@@ -237,13 +237,13 @@ def vae_gain(
     tagger = methods.train_vae(region, background[background.in_sideband()], config)
     n_expected = events_for(background, config, 2.0)
     # A fold needs some events above its highest quantile: a small sample has fewer folds than the published 20.
-    n_folds = min(quantile.PUBLISHED_FOLDS, len(region) // 500)
-    ordinary = tagger.score(region.constituents)
     window = jets.WINDOWS[config.window]
+    in_window = (region.m_jj >= window.low) & (region.m_jj < window.high)
+    n_folds = min(quantile.PUBLISHED_FOLDS, int(np.sum(~in_window)) // 500)
+    ordinary = tagger.score(region.constituents)
     runs: dict[str, list[Run]] = {}
     flat: dict[bool, list[float]] = {False: [], True: []}
     inside: dict[bool, list[float]] = {False: [], True: []}
-    in_window = (region.m_jj >= window.low) & (region.m_jj < window.high)
     for (name, sample), blind in itertools.product(signals.items(), (False, True)):
         signal = sample[sample.in_signal_region()]
         odd = tagger.score(signal.constituents)
@@ -673,7 +673,7 @@ def main() -> int:
     failed = [name for name, good in figures if not good]
     sys.stdout.write(f"{len(figures) - len(failed)} of {len(figures)} figures hold")
     sys.stdout.write(f"; not: {'; '.join(failed)}\n" if failed else "\n")
-    return 1 if failed else 0
+    return 1 if failed and not options.quick else 0
 
 
 if __name__ == "__main__":
