@@ -14,8 +14,8 @@ goes on from the experiments that are there.
 ``sic``: maximum of the significance improvement of CWoLa at S/B = 0.6 % in the window of the benchmark sample
 (``scripts/make_dijets.py benchmark``), at least 8; published on the LHC Olympics sample: 10.75.
 
-Each part writes ``results/search_PART.json``; the exit status is 1 if one of its figures does not hold, unless ``--quick``. Without files
-the bundled dijets are used; ``sic`` is left out without ``--benchmark``.
+Each part writes ``results/search_PART.json``; the exit status is 1 if one of its figures does not hold, unless
+``--quick``. Without files the bundled dijets are used; ``sic`` is left out without ``--benchmark``.
 """
 
 from __future__ import annotations
