@@ -1,8 +1,9 @@
-"""How often each integer score occurs, at the speed at which memory can be read.
+"""How often each integer score occurs, and the tail of it at the speed at which memory can be read.
 
 `count` is what `numpy.bincount` does, in C that is compiled once and kept beside the kernels of the fast emulation: one
 pass over the scores, in blocks that stay in the first cache, into two tables by turns, so that equal scores in a row do
-not wait for each other. Without a compiler it says so by returning None, and numpy does the work.
+not wait for each other. `count_from` counts only the scores from a floor on, which is all that a low rate asks for: a
+block without any is read and left. Without a compiler both say so by returning None, and numpy does the work.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import ctypes
 import functools
 import hashlib
 import platform
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,15 @@ from l1ad.errors import InputError, MissingToolError
 from l1ad.io import atomic_path
 from l1ad.rates.exact import IntArray
 from l1ad.scores import SCORE_BITS
-from l1ad.trigger.emulate.build import _is_whole, _seal, cache_folder, compile_source, find_compiler
+from l1ad.trigger.emulate.build import (
+    BASE_FLAGS,
+    _is_whole,
+    _seal,
+    cache_folder,
+    compile_source,
+    find_compiler,
+    supported_levels,
+)
 
 #: Scores for which a kernel is compiled if there is none yet; it takes a fraction of a second, once.
 COMPILE_SCORES = 1 << 22
@@ -30,12 +40,11 @@ COMPILE_SCORES = 1 << 22
 _FEWEST = 1 << 14
 #: A table counts in 32 bits.
 _MOST = 1 << 31
-_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared")
 _ENTRIES = {"i4": "int32_t", "i8": "int64_t"}
 _BINS = 1 << SCORE_BITS
 _SOURCE = f"""
 #include <stdint.h>
-enum {{ BINS = {_BINS}, BLOCK = 1024 }};
+enum {{ BINS = {_BINS}, BLOCK = 1024, LOOK = 128, LINE = 64, AHEAD = 8192 }};
 """ + "".join(
     f"""
 /* Adds to two tables of BINS counts; returns the OR of all scores, or -1 if one is outside of [0, BINS). */
@@ -51,6 +60,32 @@ int64_t count_{name}(const {kind} *restrict scores, int64_t n, uint32_t *restric
             even[p[i]]++; odd[p[i + 1]]++; even[p[i + 2]]++; odd[p[i + 3]]++;
         }}
         for (; i < m; i++) even[p[i]]++;
+    }}
+    return seen;
+}}
+
+/* Adds the scores from `floor` on to a table of BINS counts; returns the OR of all scores, or -1 if one is outside. */
+int64_t count_from_{name}(const {kind} *restrict scores, int64_t n, int64_t floor, uint32_t *restrict table) {{
+    const {kind} least = ({kind})floor;
+    {kind} seen = 0;
+    int64_t start = 0;
+    for (; start + LOOK <= n; start += LOOK) {{
+        const {kind} *p = scores + start;
+        {kind} some = 0;
+        u{kind} below = -1;
+        for (int j = 0; j < LOOK; j += LINE / sizeof(*p)) __builtin_prefetch((const char *)(p + j) + AHEAD);
+        /* The difference of two score words has its sign bit set if the first is less: no comparison of 64 bits, which
+           the oldest vector instructions do not have. */
+        for (int j = 0; j < LOOK; j++) {{ some |= p[j]; below &= (u{kind})p[j] - (u{kind})least; }}
+        if (some & ~({kind})(BINS - 1)) return -1;
+        seen |= some;
+        if (({kind})below < 0) continue;
+        for (int j = 0; j < LOOK; j++) if (p[j] >= least) table[p[j]]++;
+    }}
+    for (; start < n; start++) {{
+        if (scores[start] & ~({kind})(BINS - 1)) return -1;
+        seen |= scores[start];
+        if (scores[start] >= least) table[scores[start]]++;
     }}
     return seen;
 }}
@@ -72,14 +107,9 @@ def count(scores: npt.NDArray[np.integer[Any]], *, threads: int = 1) -> IntArray
     counts : or None if there are too few scores to hand over, they do not lie in one piece, one is no score word, or
         there is no compiler.
     """
-    entry = f"{scores.dtype.kind}{scores.dtype.itemsize}"
-    if len(scores) < _FEWEST or entry not in _ENTRIES or not scores.flags.c_contiguous or not scores.dtype.isnative:
+    kernel = _kernel("count", scores)
+    if kernel is None:
         return None
-    library = _library(len(scores) >= COMPILE_SCORES)
-    if library is None:
-        return None
-    kernel = getattr(library, f"count_{entry}")
-    parts = np.array_split(scores, max(threads, -(-len(scores) // _MOST)))
 
     def one(part: npt.NDArray[np.integer[Any]]) -> IntArray | None:
         # Zeroed by the system when it is first touched: bins that no score falls into cost nothing.
@@ -87,6 +117,48 @@ def count(scores: npt.NDArray[np.integer[Any]], *, threads: int = 1) -> IntArray
         seen = kernel(part.ctypes.data, len(part), tables[0].ctypes.data, tables[1].ctypes.data)
         return None if seen < 0 else np.asarray(tables[:, : 1 << int(seen).bit_length()].sum(axis=0, dtype=np.int64))
 
+    return _in_parts(one, scores, threads)
+
+
+def count_from(scores: npt.NDArray[np.integer[Any]], floor: int, *, threads: int = 1) -> IntArray | None:
+    """Occurrences of each score from `floor` on, all lower ones together in bin 0; else as `count`.
+
+    Faster than `count` where few scores reach the floor: then it is a reading of the scores.
+
+    Parameters
+    ----------
+    floor : 1 to 2^18 - 1.
+    """
+    kernel = _kernel("count_from", scores)
+    if kernel is None:
+        return None
+
+    def one(part: npt.NDArray[np.integer[Any]]) -> IntArray | None:
+        table = np.zeros(_BINS, dtype=np.uint32)
+        seen = kernel(part.ctypes.data, len(part), floor, table.ctypes.data)
+        if seen < 0:
+            return None
+        counts = table[: 1 << int(seen).bit_length()].astype(np.int64)
+        counts[0] = len(part) - counts.sum()
+        return counts
+
+    return _in_parts(one, scores, threads)
+
+
+def _kernel(name: str, scores: npt.NDArray[np.integer[Any]]) -> Callable[..., int] | None:
+    """A compiled function for such scores, None if they are left to numpy."""
+    entry = f"{scores.dtype.kind}{scores.dtype.itemsize}"
+    if len(scores) < _FEWEST or entry not in _ENTRIES or not scores.flags.c_contiguous or not scores.dtype.isnative:
+        return None
+    library = _library(len(scores) >= COMPILE_SCORES)
+    return None if library is None else cast("Callable[..., int]", getattr(library, f"{name}_{entry}"))
+
+
+def _in_parts(
+    one: Callable[[npt.NDArray[np.integer[Any]]], IntArray | None], scores: npt.NDArray[np.integer[Any]], threads: int
+) -> IntArray | None:
+    """The sum of the counts of parts of the scores; None if one part gives none."""
+    parts = np.array_split(scores, max(threads, -(-len(scores) // _MOST)))
     if threads == 1:
         found = [one(part) for part in parts]
     else:
@@ -121,7 +193,7 @@ def _load(path: Path, compiler: str) -> ctypes.CDLL | None:
     try:
         if not (path.is_file() and _is_whole(path)):
             with atomic_path(path) as temporary:
-                compile_source(_SOURCE, temporary, compiler=compiler, flags=_FLAGS)
+                compile_source(_SOURCE, temporary, compiler=compiler, flags=_flags())
                 _seal(temporary)
                 _check(_open(temporary))
         library = _open(path)
@@ -133,9 +205,10 @@ def _load(path: Path, compiler: str) -> ctypes.CDLL | None:
 def _open(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     for name in _ENTRIES:
-        entry = getattr(library, f"count_{name}")
-        entry.restype = ctypes.c_int64
-        entry.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
+        for entry, third in ((f"count_{name}", ctypes.c_void_p), (f"count_from_{name}", ctypes.c_int64)):
+            function = getattr(library, entry)
+            function.restype = ctypes.c_int64
+            function.argtypes = [ctypes.c_void_p, ctypes.c_int64, third, ctypes.c_void_p]
     return library
 
 
@@ -146,10 +219,17 @@ def _check(library: ctypes.CDLL) -> None:
         tables = np.zeros((2, _BINS), dtype=np.uint32)
         kernel = getattr(library, f"count_{name}")
         kernel(scores.ctypes.data, len(scores), tables[0].ctypes.data, tables[1].ctypes.data)
-        if not np.array_equal(tables.sum(axis=0), np.bincount(scores, minlength=_BINS)):
+        tail, floor = np.zeros(_BINS, dtype=np.uint32), _BINS - _BINS // 64
+        getattr(library, f"count_from_{name}")(scores.ctypes.data, len(scores), floor, tail.ctypes.data)
+        expected = np.bincount(scores, minlength=_BINS)
+        if not (np.array_equal(tables.sum(axis=0), expected) and np.array_equal(tail[floor:], expected[floor:])):
             raise MissingToolError("the compiled histogram differs from numpy's: a defect of the compiler")
 
 
+def _flags() -> tuple[str, ...]:
+    return (*BASE_FLAGS, "-mavx2") if "avx2" in supported_levels() else BASE_FLAGS
+
+
 def _digest(compiler: str) -> str:
-    parts = (_SOURCE, *_FLAGS, compiler, str(Path(compiler).stat().st_mtime), platform.machine())
+    parts = (_SOURCE, *_flags(), compiler, str(Path(compiler).stat().st_mtime), platform.machine())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

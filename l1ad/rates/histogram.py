@@ -116,10 +116,7 @@ class ScoreHistogram:
         plain = weight is None and not self.has_menu
         counts = counting.count(scores, threads=threads) if plain else None
         if counts is not None:
-            self._grow(len(counts))
-            self._n_events += len(scores)
-            self.counts["total"][: len(counts)] += counts
-            self._ones["total"][: len(counts)] += counts
+            self.add_counts(counts)
             return
         start = 0
         while start < len(scores):
@@ -134,6 +131,13 @@ class ScoreHistogram:
                 None if mean_share is None else mean_share[part],
                 where,
             )
+
+    def add_counts(self, counts: IntArray) -> None:
+        """Add events of weight 1 that have been counted: `counts` (B,) by score, of a histogram without a menu."""
+        self._grow(len(counts))
+        self._n_events += int(counts.sum())
+        self.counts["total"][: len(counts)] += counts
+        self._ones["total"][: len(counts)] += counts
 
     def _fill_block(
         self,

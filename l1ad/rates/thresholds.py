@@ -2,19 +2,22 @@
 
 The firmware fires if ``score >= threshold``, so a threshold is an integer and its rate is that of ``>=``, ties and all.
 `find_threshold` takes the smallest integer whose rate does not exceed the target; the integer below it is quoted beside
-it, with the rate that did exceed.
+it, with the rate that did exceed. `find_thresholds` gives the same from scores that lie in memory, and reads them once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from l1ad.errors import InputError
+from l1ad.rates import counting
 from l1ad.rates.exact import FloatArray, IntArray
 from l1ad.rates.extrapolate import extrapolated_intervals, fit_tail
 from l1ad.rates.histogram import N_SCORES, Kind, ScoreHistogram, Tails, check_kind
@@ -145,6 +148,8 @@ class ZeroBias:
         self.interval: IntervalMethod = check_interval_method(interval)
         self.tails: dict[Kind, Tails] = {kind: histogram.tails(kind) for kind in histogram.kinds}
         self._block_counts_at = block_counts_at
+        self._rates_hz: dict[Kind, FloatArray] = {}
+        self._rates: dict[int, dict[Kind, RateEstimate]] = {}
         self.all_w = float(self.tails["total"].sum_w[0])
         self.all_w2 = float(self.tails["total"].sum_w2[0])
         if self.all_w <= 0.0:
@@ -163,7 +168,11 @@ class ZeroBias:
 
     def rates_hz(self, kind: str) -> FloatArray:
         """Rate at each threshold 0 ... 2^18, Hz, never rising."""
-        return np.asarray(self.tails_of(kind).sum_w / self.all_w * self.base.hz)
+        name = check_kind(kind)
+        if name not in self._rates_hz:
+            self._rates_hz[name] = np.asarray(self.tails_of(name).sum_w / self.all_w * self.base.hz)
+            self._rates_hz[name].setflags(write=False)
+        return self._rates_hz[name]
 
     def effective_counts_at(self, threshold: int, kind: str = "total") -> Counts:
         """Counts of equal events with the relative error of the rate of ``score >= threshold``."""
@@ -179,6 +188,12 @@ class ZeroBias:
 
     def rates_at(self, threshold: int) -> dict[Kind, RateEstimate]:
         """The rate of each kind at a threshold, with intervals that agree with one another (`ordered`)."""
+        # Searches for the ends of an interval ask for the same thresholds again.
+        if threshold not in self._rates:
+            self._rates[threshold] = self._estimate(threshold)
+        return dict(self._rates[threshold])
+
+    def _estimate(self, threshold: int) -> dict[Kind, RateEstimate]:
         everything = self.effective_counts_at(threshold)
         found: dict[Kind, RateEstimate] = {}
         for kind, tails in self.tails.items():
@@ -245,6 +260,8 @@ def ordered(rates: Mapping[Kind, RateEstimate]) -> dict[Kind, RateEstimate]:
     weights do not, since few light events look better known than all events.
     """
     names = [kind for kind in _RISING if kind in rates]
+    if len(names) < 2:
+        return dict(rates)
     inner = _nested([rates[kind].interval_68 for kind in names])
     outer = _nested([rates[kind].interval_95 for kind in names])
     ends = dict(zip(names, zip(inner, outer, strict=True), strict=True))
@@ -309,6 +326,76 @@ def find_threshold(
         interval_68=sample.threshold_interval(threshold, target_hz, which),
         interval_95=sample.threshold_interval(threshold, target_hz, which, level_95=True),
     )
+
+
+#: Scores that are looked at to guess where the tail begins, in so many runs spread over all of them.
+_LOOKED_AT, _RUNS = 1 << 17, 1 << 9
+#: Events that the tail should hold for each that the highest rate takes.
+_MARGIN = 2.0
+
+
+def find_thresholds(
+    scores: npt.NDArray[np.integer[Any]],
+    base: BaseRate,
+    targets_hz: Sequence[float],
+    *,
+    interval: str = "clopper-pearson",
+    extrapolate: bool = False,
+    threads: int = 1,
+) -> list[Threshold]:
+    """Thresholds for total rates of unweighted scores: those of `find_threshold`, read once at the speed of memory.
+
+    A low rate asks for the highest scores only. So the tail that can hold all answers is guessed from a part of the
+    scores, everything is compared with where it begins, and only the tail is counted. If an answer, the integer below
+    it or an end of its interval does not lie in the tail, everything is counted.
+
+    Parameters
+    ----------
+    scores : integers (N,) in [0, 2^18), no copy is made.
+    targets_hz : rates, Hz.
+    interval, extrapolate : as in `ZeroBias` and `find_threshold`.
+    threads : of this process; the result does not depend on it.
+
+    Raises
+    ------
+    InputError, TooFewEvents
+        As `ScoreHistogram.fill` and `find_threshold`.
+
+    >>> found = find_thresholds(np.arange(1000) // 2, BaseRate(1000.0), [21.0, 42.0])
+    >>> [one.threshold for one in found]
+    [490, 479]
+    """
+    for target in targets_hz:
+        base.check_target(target)
+    histogram, floor = ScoreHistogram(), _tail_floor(scores, max(targets_hz, default=0.0) / base.hz)
+    counts = counting.count_from(scores, floor, threads=threads) if floor else None
+    if counts is not None:
+        histogram.add_counts(counts)
+        with contextlib.suppress(TooFewEvents):
+            sample = ZeroBias(histogram, base, interval=interval)
+            found = [find_threshold(sample, target) for target in targets_hz]
+            if all(one.interval_95 is not None and min(one.interval_95[0], one.threshold - 1) > floor for one in found):
+                return found
+        histogram = ScoreHistogram()
+    histogram.fill(scores, where="scores", threads=threads)
+    sample = ZeroBias(histogram, base, interval=interval)
+    return [find_threshold(sample, target, extrapolate=extrapolate) for target in targets_hz]
+
+
+def _tail_floor(scores: npt.NDArray[np.integer[Any]], fraction: float) -> int:
+    """A score that about `_MARGIN` times this fraction reach, by a look at some of them; 0 if that saves nothing."""
+    if len(scores) < 8 * _LOOKED_AT or not np.issubdtype(scores.dtype, np.integer):
+        return 0
+    length = _LOOKED_AT // _RUNS
+    starts = np.linspace(0, len(scores) - length, _RUNS).astype(np.intp)
+    seen = np.concatenate([scores[start : start + length] for start in starts])
+    rank = _MARGIN * fraction * seen.size
+    # Three standard deviations more, so that the tail is seldom too short.
+    rank = int(rank + 3.0 * math.sqrt(rank)) + 3
+    if rank >= seen.size // 8:
+        return 0
+    floor = int(np.partition(seen, seen.size - rank)[seen.size - rank])
+    return floor if 0 < floor < N_SCORES else 0
 
 
 def _extrapolated(sample: ZeroBias, kind: Kind, target_hz: float, name: str, rng: np.random.Generator) -> Threshold:

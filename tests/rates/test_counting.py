@@ -49,6 +49,22 @@ def test_counts_are_those_of_numpy(name: str, dtype: type) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("floor", [1, 5, 900, 200_000, (1 << 18) - 1])
+def test_a_tail_is_that_of_numpy(name: str, dtype: type, floor: int) -> None:
+    counting.prepare()
+    rng = np.random.default_rng(3)
+    for n in (1 << 14, 100_003):
+        scores = SAMPLES[name](rng, n).astype(dtype)
+        expected = np.bincount(np.where(scores < floor, 0, scores), minlength=1 << 18)
+        for threads in (1, 3):
+            found = counting.count_from(scores, floor, threads=threads)
+            assert found is not None
+            assert np.array_equal(np.pad(found, (0, (1 << 18) - len(found))), expected)
+
+
+@needs_compiler
 @pytest.mark.parametrize("bad", [-1, 1 << 18, -(1 << 31), (1 << 31) - 1])
 def test_scores_that_are_no_words_are_named(bad: int) -> None:
     counting.prepare()
@@ -57,6 +73,7 @@ def test_scores_that_are_no_words_are_named(bad: int) -> None:
             scores = np.arange(100_000, dtype=dtype)
             scores[place] = bad
             assert counting.count(scores) is None
+            assert counting.count_from(scores, 90_000) is None
             with pytest.raises(InputError, match=f"scores: found {bad}, expected 0 to 262143"):
                 ScoreHistogram().fill(scores)
 

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from l1ad.errors import InputError
 from l1ad.events import Events
 from l1ad.menu import Menu, Seed
-from l1ad.rates import BaseRate, ScoreHistogram, TooFewEvents, ZeroBias, find_threshold
+from l1ad.rates import BaseRate, ScoreHistogram, TooFewEvents, ZeroBias, counting, find_threshold, find_thresholds
 from l1ad.rates.extrapolate import fit_tail
 from l1ad.rates.histogram import KINDS, N_SCORES
 from l1ad.rates.intervals import clopper_pearson
-from l1ad.rates.thresholds import rate_curve, rate_label
+from l1ad.rates.thresholds import _LOOKED_AT, _tail_floor, rate_curve, rate_label
+from l1ad.trigger.emulate.build import find_compiler
 
 
 def sample_of(scores: object, weight: object = None, hz: float = 1000.0) -> ZeroBias:
@@ -354,3 +355,57 @@ def test_labels_and_curves() -> None:
     assert (np.diff(curve.hz) <= 0).all()
     assert (curve.low_hz <= curve.hz).all()
     assert (curve.hz <= curve.high_hz).all()
+
+
+# ------------------------------------------------------------------ scores in memory, read once
+
+MANY = 10 * _LOOKED_AT
+SPECTRA = {
+    "falling": lambda rng: np.minimum(rng.exponential(300.0, MANY), 262_143).astype(np.int64),
+    "all bits": lambda rng: rng.integers(0, 1 << 18, MANY),
+    "ties": lambda rng: rng.choice([0, 40, 41, 9000], MANY, p=[0.9, 0.09949, 0.0005, 0.00001]),
+    # What a look at some of the scores does not foresee.
+    "in order": lambda rng: np.sort(rng.integers(0, 1 << 18, MANY)),
+    "a burst that is not looked at": lambda rng: np.concatenate(
+        [rng.integers(0, 1000, MANY - 3000), rng.integers(5000, 6000, 3000)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_thresholds_read_once_are_those_of_the_whole_histogram(name: str) -> None:
+    scores = SPECTRA[name](np.random.default_rng(8))
+    base, targets = BaseRate.from_bunches(2544), [500.0, 1e3, 1e4]
+    counting.prepare()
+    expected = [find_threshold(sample_of(scores, hz=base.hz), target, extrapolate=True) for target in targets]
+    for kind in (np.int64, np.int32):
+        assert find_thresholds(scores.astype(kind), base, targets, extrapolate=True, threads=2) == expected
+    # Nor does it matter what the floor is guessed to be.
+    with pytest.MonkeyPatch.context() as patch:
+        for floor in (1, expected[0].threshold, (1 << 18) - 1):
+            patch.setattr("l1ad.rates.thresholds._tail_floor", lambda *_, floor=floor: floor)
+            assert find_thresholds(scores, base, targets, extrapolate=True) == expected
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="no C compiler (cc, gcc or clang) on PATH")
+def test_a_low_rate_counts_the_tail_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = SPECTRA["falling"](np.random.default_rng(9))
+    counting.prepare()
+    monkeypatch.setattr(counting, "count", lambda *_args, **_options: pytest.fail("everything was counted"))
+    base = BaseRate.from_bunches(2544)
+    floor = _tail_floor(scores, 1e4 / base.hz)
+    assert 1e4 / base.hz < np.mean(scores >= floor) < 4e4 / base.hz
+    assert find_thresholds(scores, base, [1e4])[0].threshold > floor
+
+
+def test_scores_read_once_that_are_none_are_refused() -> None:
+    base = BaseRate.from_bunches(2544)
+    scores = SPECTRA["falling"](np.random.default_rng(10))
+    scores[12345] = -5
+    with pytest.raises(InputError, match="scores: found -5, expected 0 to 262143"):
+        find_thresholds(scores, base, [1e4])
+    with pytest.raises(InputError, match="scores: found float64, expected integers"):
+        find_thresholds(np.ones(MANY), base, [1e4])
+    with pytest.raises(TooFewEvents, match="events at or above"):
+        find_thresholds(np.arange(1000), base, [1e3])
+    assert find_thresholds(np.arange(1000), base, []) == []
