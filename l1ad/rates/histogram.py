@@ -8,7 +8,7 @@ exact (`l1ad.rates.exact`).
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import h5py
 import numpy as np
@@ -20,6 +20,7 @@ from l1ad.rates.exact import ExactSums, FloatArray, IntArray
 from l1ad.scores import SCORE_BITS
 
 Kind = Literal["total", "pure", "proportional"]
+Number = TypeVar("Number", np.int64, np.float64)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 N_SCORES = 1 << SCORE_BITS
@@ -233,9 +234,8 @@ class ScoreHistogram:
         for i in range(2):
             exact = self._sums[name][i].tail() if name in self._sums else ExactSums(self.capacity)
             exact.add_counts(_tail(self._ones[name]))
-            sums.append(np.pad(exact.to_float(), (0, N_SCORES + 1 - self.capacity)))
-        counts = np.pad(_tail(self.counts[name]), (0, N_SCORES + 1 - self.capacity))
-        return Tails(counts, *sums, weighted=name in self._sums)
+            sums.append(at_all_scores(exact.to_float()))
+        return Tails(at_all_scores(_tail(self.counts[name])), *sums, weighted=name in self._sums)
 
     # ------------------------------------------------------------------ files
 
@@ -292,6 +292,14 @@ class Tails:
 
     def __init__(self, counts: IntArray, sum_w: FloatArray, sum_w2: FloatArray, *, weighted: bool) -> None:
         self.counts, self.sum_w, self.sum_w2, self.weighted = counts, sum_w, sum_w2, weighted
+
+
+def at_all_scores(values: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """`values` of the first thresholds, and 0 for the others: shape (2^18 + 1,)."""
+    # Memory that the system hands out is zero: where nothing is written, none is touched.
+    result = np.zeros(N_SCORES + 1, dtype=values.dtype)
+    result[: len(values)] = values
+    return result
 
 
 def check_weights(weight: FloatArray, *, where: str) -> None:

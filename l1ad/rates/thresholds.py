@@ -20,7 +20,7 @@ from l1ad.errors import InputError
 from l1ad.rates import counting
 from l1ad.rates.exact import FloatArray, IntArray
 from l1ad.rates.extrapolate import extrapolated_intervals, fit_tail
-from l1ad.rates.histogram import N_SCORES, Kind, ScoreHistogram, Tails, check_kind
+from l1ad.rates.histogram import N_SCORES, Kind, ScoreHistogram, Tails, at_all_scores, check_kind
 from l1ad.rates.intervals import (
     INTERVAL_METHODS,
     LEVEL_68,
@@ -170,7 +170,9 @@ class ZeroBias:
         """Rate at each threshold 0 ... 2^18, Hz, never rising."""
         name = check_kind(kind)
         if name not in self._rates_hz:
-            self._rates_hz[name] = np.asarray(self.tails_of(name).sum_w / self.all_w * self.base.hz)
+            # Beyond the capacity of the histogram nothing passes.
+            sums = self.tails_of(name).sum_w[: self.histogram.capacity]
+            self._rates_hz[name] = at_all_scores(sums / self.all_w * self.base.hz)
             self._rates_hz[name].setflags(write=False)
         return self._rates_hz[name]
 
