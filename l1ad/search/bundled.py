@@ -127,8 +127,8 @@ def bundled_dijets(*names: str, constituents: bool = False) -> Dijets:
 
     Returns
     -------
-    Dijets with the features of `l1ad.search.simulate.FEATURES`, m_jj from 1300 GeV (shaped by the generator cuts
-    below 1350, see docs/how-to/dijets.md), label 0 for QCD and 1 for signals.
+    Dijets with the features of `l1ad.search.simulate.FEATURES`, m_jj from 1300 GeV (the sideband: from 2500 GeV), label
+    0 for QCD and 1 for signals.
     """
     return concatenate(
         [read_compact(bundled(f"dijets_{name}"), constituents=constituents) for name in names or ("qcd",)]

@@ -81,6 +81,14 @@ def test_a_signal_is_found_where_the_inclusive_search_sees_little() -> None:
     page = search_page.render(result, sample="Toy dijets.")
     for part in ("figure-fit", "figure-sic", "figure-features", "What the score depends on", "+1.00"):
         assert part in page
+    # The curve with the peak is the fit with the peak: as many events as there are, and beside the peak fewer than the
+    # fit without it, which has to bear the excess.
+    fit = result.choice.fit
+    grid = np.linspace(fit.edges[0], fit.edges[-1], 20_001)
+    curve = search_page._with_peak(result, grid)
+    assert np.trapezoid(curve, grid) == pytest.approx(fit.counts.sum(), rel=0.02)
+    beside = (grid > result.mass + 500) & (grid < result.mass + 700)
+    assert np.all(curve[beside] < fit.density(grid[beside]))
     # Far above the 3 % that a random selection would take.
     used = events[events.in_signal_region()]
     assert result.tagged.selected[used.label == 1].mean() > 0.4
