@@ -1,11 +1,11 @@
 """A peak on dijet backgrounds in one or several categories, with systematic uncertainties: a `Model` for CLs limits.
 
-The yield of category c in a bin is ``B(p_c) + mu f_c k^theta (s + shifts) + theta_c u_c s``: a dijet function whose
+The yield of category c in a bin is ``B(p_c) + (mu f_c k^theta + theta_c u_c) (s + shifts)``: a dijet function whose
 parameters float freely, a signal of strength mu (events in all categories) of which a share f_c goes here, whose
-position and width move with Gaussian parameters (templates interpolated as in HistFactory, code 4p), whose yield moves
-with log-normal ones (the luminosity), and a spurious signal: what the fit would find in a spectrum that follows
-another function. Categories share the strength and all parameters except those of the background and the spurious
-signal.
+position and width move with Gaussian parameters (templates interpolated as in HistFactory, code 4p, and not below 0),
+whose yield moves with log-normal ones (the luminosity), and a spurious signal: what the fit would find in a spectrum
+that follows another function. Categories share the strength and all parameters except those of the background and the
+spurious signal.
 
 `spurious_signal` measures u_c.
 """
@@ -201,21 +201,26 @@ class PeakModel:
             change, derivative = additive_shift(float(value[name]), self.shapes[c], down, up)
             shape = shape + change
             slopes[name] = derivative
+        # Beyond +-1 the templates are extrapolated: in the tails of a peak, to below nothing.
+        inside = shape > 0.0
+        shape = np.where(inside, shape, 0.0)
         factor = self._share(c)
         for name, relative in self.normalisation.items():
             factor *= (1.0 + relative) ** float(value[name])
+        # What is feigned moves with the peak: left behind, a negative spurious signal would make expectations negative.
+        own = f"spurious_{c}"
+        feigned = self.spurious[c] if own in value else 0.0
+        events = strength * factor + float(value.get(own, 0.0)) * feigned
         by_mu = factor * shape
         by_theta = np.zeros((len(self.names), shape.size))
-        extra = np.zeros(shape.size)
         for i, name in enumerate(self.names):
             if name in slopes:
-                by_theta[i] = strength * factor * slopes[name]
+                by_theta[i] = events * np.where(inside, slopes[name], 0.0)
             elif name in self.normalisation:
                 by_theta[i] = strength * by_mu * np.log1p(self.normalisation[name])
-            elif name == f"spurious_{c}":
-                by_theta[i] = self.spurious[c] * self.shapes[c]
-                extra = float(value[name]) * by_theta[i]
-        return strength * by_mu + extra, by_mu, by_theta
+            elif name == own:
+                by_theta[i] = feigned * shape
+        return events * shape, by_mu, by_theta
 
 
 def spurious_signal(counts: npt.ArrayLike, edges: npt.ArrayLike, shape: npt.ArrayLike, order: int, other: int) -> float:

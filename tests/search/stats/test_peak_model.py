@@ -94,6 +94,18 @@ def test_the_gradient_is_exact() -> None:
         np.testing.assert_allclose((model._signal(0, 50.0, step)[0] - value) / h, by_theta[i], atol=1e-4)
 
 
+def test_a_peak_that_is_moved_far_is_never_negative() -> None:
+    model = _model(shifts=(SHIFTS,), spurious=(10.0,))
+    names = model.names
+    for scale in (-4.0, 0.5, 4.0):
+        for spurious in (-1.0, 0.0, 2.0):
+            theta = np.array([{"scale": scale, "resolution": -2.0, "spurious_0": spurious}[n] for n in names])
+            signal, _, _ = model._signal(0, 10.5, theta)
+            # 10.5 events and a spurious signal of -10 or more: something is left, and nowhere less than nothing.
+            assert signal.min() >= 0.0
+            assert signal.sum() > 0.0
+
+
 def test_toys_are_of_the_model() -> None:
     model = _model(spurious=(5.0,))
     nuisance = model.fit(model.data(_background(3000.0)), 0.0).nuisance
