@@ -5,9 +5,9 @@
     python scripts/make_dijets.py closure --work FOLDER --out closure.png [--workers 2]
 
 FOLDER keeps the pieces: an interrupted run goes on from what is there. The same seeds give the same files, for any
-number of workers. *Bundled*: QCD in the signal region from 1300 GeV and in the sideband in delta eta, and three signals.
-*Benchmark*: 100,000 QCD dijets in one window of m_jj and its sidebands, and a signal in it, like that of the LHC
-Olympics. Between half an hour and an hour on one core each. *Closure*: what the generator cuts lose against m_jj.
+number of workers. *Bundled*: QCD in the signal region from 1300 GeV and in the sideband in delta eta, and three
+signals. *Benchmark*: 100,000 QCD dijets in one window of m_jj and its sidebands, and a signal in it, like that of the
+LHC Olympics. Between half an hour and an hour on one core each. *Closure*: what the generator cuts lose against m_jj.
 """
 
 from __future__ import annotations
