@@ -305,7 +305,7 @@ def fit_peak(
     if plain.order != order or plain.counts.shape != n.shape or not np.array_equal(plain.counts, n):
         raise InputError("dijet fit", "background", "a fit of other counts or order", "the same counts and order")
     space = Space.build(n, e, order, sqrt_s)
-    peaked = s > 1e-3 * s.max()
+    peaked = _peaked(s)
     lower = -0.9 * float(np.min(plain.expected[peaked] / s[peaked]))
     solution = _minimise(space, n, s, start=space.to_local(plain.parameters), lower=lower)
     signal, information = float(solution.values[-1]), solution.hessian
@@ -509,6 +509,9 @@ def _minimise(
     from iminuit import Minuit
 
     k = space.basis.shape[2]
+    # Without events the likelihood of a bin is a straight line, below nothing too. In the far tail of a peak, which
+    # falls less steeply than the background, an expectation may go there; under the peak and where events are, never.
+    guarded = n > 0 if shape is None else (n > 0) | _peaked(shape)
 
     def rates(p: FloatArray) -> tuple[FloatArray, FloatArray]:
         mu, jacobian = space.expected_and_jacobian(p[:k])
@@ -523,14 +526,14 @@ def _minimise(
         if shape is not None:
             mu = mu + p[-1] * shape
         # A negative signal must not make an expectation negative; the slope below the floor still points back up.
-        low = mu < _FLOOR
+        low = guarded & (mu < _FLOOR)
         if low.any():
             return _deviance_terms(n, np.where(low, _FLOOR, mu)) + float(np.sum((_FLOOR - mu[low]) * 1e3))
         return _deviance_terms(n, mu)
 
     def gradient(p: FloatArray) -> FloatArray:
         mu, jacobian = rates(p)
-        slope = np.where(mu < _FLOOR, -1e3, 1.0 - n / np.maximum(mu, _FLOOR))
+        slope = np.where(guarded & (mu < _FLOOR), -1e3, 1.0 - n / np.maximum(mu, _FLOOR))
         return np.asarray(slope @ jacobian)
 
     reason = "no starting point"
@@ -565,6 +568,11 @@ def _minimise(
             return _Solution(values, information, 2.0 * half_deviance(values), edm, attempt, at_limit)
         reason = f"distance to the minimum {edm:.2g} after {minuit.nfcn} calls"
     raise FitError(f"dijet fit with {k - 1} shape parameters did not converge: {attempt} starting points, {reason}")
+
+
+def _peaked(shape: FloatArray) -> npt.NDArray[np.bool_]:
+    """Bins that hold what counts of a peak."""
+    return np.asarray(shape > 1e-3 * shape.max())
 
 
 def _positive(matrix: FloatArray) -> bool:

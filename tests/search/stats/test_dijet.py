@@ -259,3 +259,19 @@ def test_a_fit_that_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.undo()
     good = dijet.fit_background(counts, COARSE, 3)
     assert good.attempts == 1
+
+
+def test_a_peak_whose_tail_outlives_the_background_is_fitted() -> None:
+    """A spectrum of some hundred events that ends steeply: a deficit may not be stopped by bins far above the peak."""
+    edges = 1460.0 + 20.0 * np.arange(268)
+    background = dijet.integrate(np.array([53.27, 98.396, -28.899, -4.3711]), edges)
+    assert background.sum() == pytest.approx(200, abs=1)
+    for seed in (2, 33, 50, 68, 87):
+        toy = np.random.default_rng(seed).poisson(background).astype(float)
+        for mass in (2900.0, 3300.0):
+            peak = CrystalBall(0.99 * mass, 0.035 * mass, 1.2, 4.0, 1.6, 6.0).probabilities(edges)
+            # The bins that a deficit would empty first lie far above it.
+            assert edges[np.argmax(peak / background)] > 6000.0
+            found = dijet.fit_peak(toy, edges, peak, 3)
+            assert np.all((found.background + found.signal * peak)[toy > 0] > 0)
+            assert found.deviance <= found.deviance_background + 1e-6
