@@ -305,8 +305,8 @@ def fit_peak(
     if plain.order != order or plain.counts.shape != n.shape or not np.array_equal(plain.counts, n):
         raise InputError("dijet fit", "background", "a fit of other counts or order", "the same counts and order")
     space = Space.build(n, e, order, sqrt_s)
-    peaked = _peaked(s)
-    lower = -0.9 * float(np.min(plain.expected[peaked] / s[peaked]))
+    under = peaked(s)
+    lower = -0.9 * float(np.min(plain.expected[under] / s[under]))
     solution = _minimise(space, n, s, start=space.to_local(plain.parameters), lower=lower)
     signal, information = float(solution.values[-1]), solution.hessian
     error = float(np.sqrt(np.linalg.inv(information)[-1, -1])) if _positive(information) else float("inf")
@@ -511,7 +511,7 @@ def _minimise(
     k = space.basis.shape[2]
     # Without events the likelihood of a bin is a straight line, below nothing too. In the far tail of a peak, which
     # falls less steeply than the background, an expectation may go there; under the peak and where events are, never.
-    guarded = n > 0 if shape is None else (n > 0) | _peaked(shape)
+    guarded = n > 0 if shape is None else (n > 0) | peaked(shape)
 
     def rates(p: FloatArray) -> tuple[FloatArray, FloatArray]:
         mu, jacobian = space.expected_and_jacobian(p[:k])
@@ -570,8 +570,8 @@ def _minimise(
     raise FitError(f"dijet fit with {k - 1} shape parameters did not converge: {attempt} starting points, {reason}")
 
 
-def _peaked(shape: FloatArray) -> npt.NDArray[np.bool_]:
-    """Bins that hold what counts of a peak."""
+def peaked(shape: FloatArray) -> npt.NDArray[np.bool_]:
+    """Bins that hold what counts of a peak, for its probabilities `shape` (n,)."""
     return np.asarray(shape > 1e-3 * shape.max())
 
 

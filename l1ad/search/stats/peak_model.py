@@ -130,6 +130,7 @@ class PeakModel:
             space = dijet.Space.build(n[c], e, self.orders[c], plain.sqrt_s)
             spaces.append(space)
             starts.append(space.to_local(plain.parameters))
+        guarded = [(v > 0) | dijet.peaked(s) for v, s in zip(n, self.shapes)]
         unit = max(1.0, float(np.sqrt(sum(np.sum(v) for v in n))) / 10.0)
         held = 0.0 if strength is None else strength
 
@@ -146,7 +147,7 @@ class PeakModel:
                 background, jacobian = space.expected_and_jacobian(q[at : at + size])
                 signal, by_mu, by_theta = self._signal(c, mu, theta)
                 rate = background + signal
-                low = rate < _FLOOR
+                low = guarded[c] & (rate < _FLOOR)
                 safe = np.where(low, _FLOOR, rate)
                 total += float(np.sum(safe - n[c])) + _n_log(n[c], safe) + 1e3 * float(np.sum((_FLOOR - rate)[low]))
                 weight = np.where(low, -1e3, 1.0 - n[c] / safe)
