@@ -108,8 +108,8 @@ PUBLISHED = (
     ("b_tag",),
 )
 #: Shape parameters of the fits of what CWoLa selects. Features that grow with the mass make it select more of the
-#: heavier events: two parameters do not follow that spectrum, and some hundred events do not show it in the F-test.
-#: With two, the mean significance at 3 TeV without signal is +0.25 +- 0.10 in 120 experiments, with three 0.00 +- 0.09.
+#: heavier events: two parameters do not follow that spectrum, and some hundred events do not show it in the F-test
+#: (docs/how-to/dijet_search.md).
 CWOLA_ORDERS = [3]
 #: Those of VAE-QR, whose selection is flat in mass: as many as a hundred events can hold, as in the quickstart.
 VAE_ORDERS = [2, 3]
