@@ -78,7 +78,9 @@ def test_two_prongs_are_anomalous_to_a_network_that_saw_one() -> None:
     assert metrics.efficiency_at(scores, np.arange(800) >= 600, 0.05) > 0.6
     # A tagger that is trained is plain data: it goes to another process and gives the same.
     again = pickle.loads(pickle.dumps(tagger))
-    np.testing.assert_array_equal(again.score(odd), scores[600:])
+    np.testing.assert_array_equal(again.score(odd), tagger.score(odd))
+    # Beside other events the sums of a jet may be taken in another order, in the last bit of a float32.
+    np.testing.assert_allclose(again.score(odd), scores[600:], rtol=1e-5)
     # Which of the two jets comes first does not matter.
     np.testing.assert_allclose(tagger.score(odd[:, ::-1]), scores[600:], rtol=1e-5)
 
