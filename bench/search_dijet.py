@@ -562,16 +562,14 @@ SIC_TREES = weak.Trees(
     members=20, max_iterations=20, max_leaf_nodes=63, min_samples_leaf=10, learning_rate=0.1, early_stopping=False
 )
 #: What is compared, with the maximum published for the LHC Olympics sample, where the window has 121,352 background and
-#: 772 signal events.
+#: 772 signal events, and the most injections for which it is measured. CWoLa has one background for all of them; the
+#: idealised one draws its two samples of it anew, so that its range is what another background would give.
 SIC_KINDS = {
-    "CWoLa": ("window against sidebands", 10.8),
-    "idealised": ("events of all masses with the window's signal against events of all masses", 15.1),
-    "supervised": ("true labels", 17.7),
+    "CWoLa": ("window against sidebands", 10.8, 5),
+    "idealised": ("events of all masses with the window's signal against events of all masses", 15.1, 5),
+    "supervised": ("true labels", 17.7, 2),
+    "nothing injected": ("window against sidebands, no signal in either", None, 2),
 }
-
-
-#: Injections for which the ceilings are measured too.
-CEILINGS = 2
 
 
 def sic_labels(kind: str, near: np.ndarray, truth: np.ndarray, injected: np.ndarray, rng: np.random.Generator) -> Any:
@@ -617,6 +615,8 @@ class Sic:
         held[rng.choice(np.flatnonzero(self.truth), self.n, replace=False)] = True
         plan = folds.plan(self.ids, rng, n_outer=5, n_inner=2)
         kind = list(SIC_KINDS)[task.index]
+        if kind == "nothing injected":
+            held[:] = False
         columns = {"event": self.table, "label": sic_labels(kind, self.near, self.truth, held, rng)}
         # True labels leave little noise to average.
         trees = replace(self.trees, members=2) if kind == "supervised" else self.trees
@@ -647,8 +647,8 @@ def sic(options: argparse.Namespace) -> list[Figure]:
     what = Sic(table, near, truth, methods.identities(sample), n, trees)
     todo = [
         injected.injection.Task(i, repeat, 0.0, 9)
-        for i in range(len(SIC_KINDS))
-        for repeat in range(repeats if i == 0 else min(CEILINGS, repeats))
+        for i, (_, _, most) in enumerate(SIC_KINDS.values())
+        for repeat in range(min(most, repeats))
     ]
     context = {"events": hashlib.sha256(table.tobytes()).hexdigest(), "trees": str(trees), "injected": n}
     with kept(options) as folder:
@@ -656,20 +656,21 @@ def sic(options: argparse.Namespace) -> list[Figure]:
     runs = {kind: [o.values for o in done if o.task.index == i] for i, kind in enumerate(SIC_KINDS)}
     held = [r["injected"] for r in runs["CWoLa"]]
     rows = []
-    for kind, (text, published) in SIC_KINDS.items():
+    for kind, (text, published, _) in SIC_KINDS.items():
         best = [r["sic"] for r in runs[kind]]
         kept_, left = (np.median([r[f"{c}_efficiency"] for r in runs[kind]]) for c in ("signal", "background"))
         rows.append(
             f"| {kind}: {text} | {np.median(best):.2f} | {min(best):.2f} to {max(best):.2f} | {100 * kept_:.0f} % | "
-            f"{100 * left:.2g} % | {published:g} |"
+            f"{100 * left:.2g} % | {'' if published is None else format(published, 'g')} |"
         )
     notes = [
         f"{int(np.sum(~truth))} QCD events, {inside} of them in the window from 3300 to 3700 GeV; {min(held):.0f} to "
         f"{max(held):.0f} signal events there ({100 * np.mean(held) / inside:.2f} %), {n_signal} to measure with",
-        f"{repeats} injections, {min(CEILINGS, repeats)} of them for the two ceilings; {trees.members} members of "
+        f"injections: {', '.join(f'{len(own)} {kind}' for kind, own in runs.items())}; {trees.members} members of "
         f"{trees.max_iterations} trees with {trees.max_leaf_nodes} "
         "leaves in each of 10 trainings (supervised: 2 members); no event scored by a model that saw it",
-        "at least 25 background events behind every threshold",
+        "at least 25 background events behind every threshold; the injections of CWoLa share one background, those of "
+        "the idealised training divide it anew, so its range is what other events would give",
     ]
     text = (
         "| training | SIC maximum, median | range | signal kept | background kept | published |\n"
@@ -677,8 +678,11 @@ def sic(options: argparse.Namespace) -> list[Figure]:
     )
     title = "Weak supervision at S/B = 0.6 % on the benchmark sample"
     report("search_sic", title, [], options, extra={"runs": runs}, notes=notes, text=text + "\n".join(rows))
-    best = float(np.median([r["sic"] for r in runs["CWoLa"]]))
-    return [("SIC maximum at least 8", best >= 8.0)]
+    best = {kind: float(np.median([r["sic"] for r in own])) for kind, own in runs.items()}
+    return [
+        ("SIC maximum at least 8", best["CWoLa"] >= 8.0),
+        ("SIC maximum without signal below 2", best["nothing injected"] < 2.0),
+    ]
 
 
 def main() -> int:
