@@ -52,9 +52,10 @@ GAIN = SearchConfig.model_validate(
         "fraction": 0.01,
         "features": ["m", "tau21"],
         "combine": "sum",
-        # A few hundred events in the window: small trees, and as many as are asked for.
+        # A few hundred events in the window: small trees, and as many as are asked for. On the development sample
+        # 10 members gain 2.0 x and 3 of them 1.8 x, on the bundled one 2.1 x both; 30 gain no more than 10.
         "trees": {
-            "members": 3,
+            "members": 10,
             "max_iterations": 50,
             "max_leaf_nodes": 8,
             "min_samples_leaf": 15,
@@ -190,6 +191,8 @@ def injected_into(
 def gain(options: argparse.Namespace) -> list[Figure]:
     """Expected significance of CWoLa with and without selection."""
     background, signals, config = injected_into(options, constituents=False, orders=CWOLA_ORDERS)
+    if options.quick:
+        config = config.model_copy(update={"trees": config.trees.model_copy(update={"members": 3})})
     n = events_for(background, config, 2.0)
     region = background.m_jj[background.in_signal_region()]
     window = jets.WINDOWS[config.window]
