@@ -72,7 +72,9 @@ def place_plots(chosen: Sequence[Plot], made: dict[str, Any]) -> str:
     for plot in itertools.chain.from_iterable(map(single, chosen)):
         made[f"figure-{plot.name}"] = json.loads(figure_of(plot).to_json())
         caption = html.escape(plot.caption)
-        parts.append(f'<figure><div id="figure-{plot.name}"></div><figcaption>{caption}</figcaption></figure>')
+        # Room for a figure that is not drawn yet: the page does not move under the reader.
+        place = f'<div id="figure-{plot.name}" style="min-height:{plot.height}px"></div>'
+        parts.append(f"<figure>{place}<figcaption>{caption}</figcaption></figure>")
     return f'<div class="grid">{"".join(parts)}</div>' if len(parts) > 1 else "".join(parts)
 
 

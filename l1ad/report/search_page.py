@@ -166,7 +166,7 @@ def _pull_plot(result: Result) -> Plot:
     fit, window = result.choice.fit, WINDOWS[result.config.window]
     at, _, observed, expected = _chi2_points(fit)
     pull = (observed - expected) / np.sqrt(np.maximum(expected, 1e-9))
-    reach = max(3.5, 1.1 * float(np.max(np.abs(pull))))
+    reach = max(3.5, 1.2 + float(np.max(np.abs(pull))))
     pulls = Panel(
         Axis("dijet mass [GeV]"),
         Axis("(selected - fit) / sqrt(fit)", low=-reach, high=reach),

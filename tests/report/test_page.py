@@ -108,14 +108,16 @@ def dom(page_path, tmp_path, *flags: str) -> tuple[str, list[str]]:
     return result.stdout, [line for line in result.stderr.splitlines() if ":CONSOLE" in line]
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(page, tmp_path):
-    """In a frame of 390 pixels; what is wider must scroll inside its own box."""
+def test_on_a_phone_nothing_is_wider_than_the_screen_or_moves(page, tmp_path):
+    """In a frame of 390 pixels; what is wider must scroll inside its own box, and figures find their place reserved."""
     path, _, _ = page
-    tell = """<script>const wait = setInterval(() => {
+    tell = """<script>const before = document.documentElement.scrollHeight;
+      const wait = setInterval(() => {
       if (document.documentElement.dataset.ready !== "yes") return;
       clearInterval(wait);
       parent.postMessage(JSON.stringify({
       page: document.documentElement.scrollWidth,
+      grown: document.documentElement.scrollHeight - before,
       figures: [...document.querySelectorAll(".js-plotly-plot")].map(f => f.getBoundingClientRect().width)}), "*");
       }, 20);</script></body>"""
     (tmp_path / "page.html").write_text(path.read_text(encoding="utf-8").replace("</body>", tell), encoding="utf-8")
@@ -129,6 +131,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, tmp_path):
     assert seen["page"] <= 390
     assert len(seen["figures"]) >= 8
     assert max(seen["figures"]) <= 390
+    assert seen["grown"] == 0
 
 
 def test_in_a_browser_the_slider_moves_the_numbers(page, tmp_path):
