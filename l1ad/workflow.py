@@ -6,13 +6,10 @@ writes is listed here and nowhere else; `l1ad.runfolder` decides from that what 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 from l1ad.config import RunConfig
@@ -65,59 +62,15 @@ def run(
     everything = steps(config, Path(folder))
     wanted = select_steps(everything, first=first, last=last)
     results = []
-    with run_folder.locked(), heeded_interrupts() as heed:
-
-        def note(text: str) -> None:
-            heed()
-            reporter.note(text)
-
+    with run_folder.locked():
         for step in everything:
             if step.name not in wanted:
                 continue
             reporter.started(step.name, step.about)
-            done = run_folder.execute(step, force=force or wanted[step.name], note=note)
+            done = run_folder.execute(step, force=force or wanted[step.name], note=reporter.note)
             reporter.finished(done)
             results.append(done)
-            heed()
     return tuple(results)
-
-
-@contextlib.contextmanager
-def heeded_interrupts() -> Iterator[Callable[[], None]]:
-    """Ctrl-C that cannot get lost: gives a function that raises the KeyboardInterrupt if it could not be raised before.
-
-    An exception that is raised while Python runs a ``__del__`` is printed and dropped, and TensorFlow frees its
-    functions in such ones. Outside of the main thread, and where somebody else handles the signal, nothing is changed.
-    """
-    arrived = False
-
-    def handler(_number: int, frame: FrameType | None) -> None:
-        nonlocal arrived
-        arrived = True
-        while frame is not None:
-            if frame.f_code.co_name == "__del__":
-                return
-            frame = frame.f_back
-        raise KeyboardInterrupt
-
-    def heed() -> None:
-        nonlocal arrived
-        if arrived:
-            arrived = False
-            raise KeyboardInterrupt
-
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield heed
-        return
-    try:
-        signal.signal(signal.SIGINT, handler)
-    except ValueError:  # not the main thread
-        yield heed
-        return
-    try:
-        yield heed
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def steps(config: RunConfig, folder: Path) -> tuple[Step, ...]:

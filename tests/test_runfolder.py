@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from l1ad.errors import InputError
 from l1ad.runfolder import RunFolder, Step, select_steps
-from l1ad.workflow import heeded_interrupts
 
 
 class Recipe:
@@ -176,27 +173,3 @@ def test_from_and_until(recipe):
         select_steps(steps, first="lower", last=None)
     with pytest.raises(InputError, match="later step"):
         select_steps(steps, first="twice", last="upper")
-
-
-def test_an_interrupt_in_a_destructor_is_not_lost():
-    """Python prints and drops what a ``__del__`` raises; elsewhere Ctrl-C stops at once."""
-
-    class Freed:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with heeded_interrupts() as heed:
-            heed()
-            Freed()
-            with pytest.raises(KeyboardInterrupt):
-                heed()
-            heed()
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(5)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)

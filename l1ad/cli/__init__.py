@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from l1ad.cli.interrupts import heeded_interrupts
 from l1ad.errors import L1adError
 
 app = typer.Typer(
@@ -73,7 +74,8 @@ _UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ 
 def main() -> None:
     """Run the command line; an error that a user can cause is one line and a non-zero exit status."""
     try:
-        status = app(standalone_mode=False)
+        with heeded_interrupts():
+            status = app(standalone_mode=False)
     except L1adError as error:
         if os.environ.get("L1AD_DEBUG"):
             raise
