@@ -33,10 +33,17 @@ METHODS = {
     "cwola": "CWoLa hunting, each jet by itself",
     "cwola_pair": "CWoLa on the two jets together",
     "vae_qr": "jet autoencoder with quantile regression (VAE-QR)",
+    "trigger": "the trigger's own score with quantile regression",
     "inclusive": "inclusive, no selection",
 }
 #: The same in a word.
-_SHORT = {"cwola": "CWoLa", "cwola_pair": "CWoLa, both jets", "vae_qr": "VAE-QR", "inclusive": "inclusive"}
+_SHORT = {
+    "cwola": "CWoLa",
+    "cwola_pair": "CWoLa, both jets",
+    "vae_qr": "VAE-QR",
+    "trigger": "trigger score",
+    "inclusive": "inclusive",
+}
 #: Features with their units, for axes.
 _LABELS = {"m": "jet mass [GeV]", "pt": "jet pt [GeV]", "m_sd": "soft-drop mass [GeV]", "msd": "soft-drop mass [GeV]"}
 

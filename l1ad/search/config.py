@@ -14,7 +14,7 @@ from l1ad.search.stats.crystal_ball import CrystalBall
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Method = Literal["cwola", "cwola_pair", "vae_qr", "inclusive"]
+Method = Literal["cwola", "cwola_pair", "vae_qr", "trigger", "inclusive"]
 
 
 class Section(BaseModel):
@@ -153,13 +153,14 @@ class SearchConfig(Section):
     ----------
     window : name of a published window, A1 ... B6.
     method : cwola (each jet, larger of the two), cwola_pair (features of the event), vae_qr (jet autoencoder with
-        thresholds from quantile regression; needs constituents and a |delta eta| sideband), or inclusive (no
-        selection).
+        thresholds from quantile regression; needs constituents and a |delta eta| sideband), trigger (the score of a
+        frozen trigger with such thresholds; needs Level-1 words), or inclusive (no selection).
     features : of each jet; for cwola_pair both jets' features together, heavier jet first.
     classifier : of the weak supervision: trees or dense.
     combine : of the two jets in cwola: max (published), or sum for a signal with two unusual jets.
     fraction : selected fraction of the sidebands; None for the published one of the window (ignored when inclusive; the
-        10 % of vae_qr are fixed).
+        10 % of vae_qr and trigger are fixed).
+    trigger : file or run folder of the frozen trigger, for the method of that name.
     mass_step : GeV between tested masses, which lie in the window.
     toys : background-only toys for the global p-value; 0 for none.
     systematics : of the limits, null for none.
@@ -173,6 +174,7 @@ class SearchConfig(Section):
     classifier: Literal["trees", "dense"] = "trees"
     combine: Literal["max", "sum"] = "max"
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    trigger: str | None = None
     seed: Annotated[int, Field(ge=0)] = 1
     folds: FoldSection = FoldSection()
     trees: TreesSection = TreesSection()
@@ -187,6 +189,12 @@ class SearchConfig(Section):
     limits: bool = True
     compare: list[Method] = []
     inject: InjectSection | None = None
+
+    @model_validator(mode="after")
+    def _has_trigger(self) -> SearchConfig:
+        if "trigger" in (self.method, *self.compare) and self.trigger is None:
+            raise ValueError("trigger: the file or the run folder of a frozen trigger, which the method scores with")
+        return self
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> SearchConfig:

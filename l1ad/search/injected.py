@@ -32,6 +32,7 @@ from l1ad.search.dijet_search import limit_model
 from l1ad.search.errors import FitError
 from l1ad.search.jets import WINDOWS, Dijets, concatenate
 from l1ad.search.stats import dijet, injection, limits
+from l1ad.trigger import Trigger
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -77,6 +78,10 @@ class Injection:
         for part in (self.data, self.signal):
             digest.update(np.ascontiguousarray(part.jets).tobytes())
             digest.update(np.ascontiguousarray(part.m_jj).tobytes())
+            for more in (part.constituents, part.l1_hw):
+                digest.update(b"" if more is None else np.ascontiguousarray(more).tobytes())
+        if self.config.trigger is not None:
+            digest.update(Trigger.load(self.config.trigger).hash.encode())
         return {
             "events": digest.hexdigest(),
             "config": self.config.model_dump_json(),
@@ -273,8 +278,8 @@ def _systematics(
     moved: dict[str, dict[float, dict[str, float]]] = {}
     changes: dict[str, FloatArray] = {}
     failed: tuple[tuple[float, str], ...] = ()
-    if s is None or what.config.method in ("inclusive", "vae_qr"):
-        # The one selects nothing, the other looks at constituents and never trains on a signal.
+    if s is None or what.config.method in ("inclusive", "vae_qr", "trigger"):
+        # These select nothing, or look at what is not a feature of the jets, and never train on a signal.
         return moved, changes, failed
     varied = variations(what.signal, scale=s.jet_mass_scale, smearing=s.jet_mass_resolution, seed=what.config.seed)
     for name, signal in varied.items():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,8 @@ class Dijets:
     weight : of the event, shape (n,).
     constituents : px, py, pz in GeV of up to c particles a jet, largest pt first, zeros after the last, shape
         (n, 2, c, 3); None if not stored.
+    l1_hw : what the Level-1 trigger saw of the same crossings, hardware codes of shape (n, objects, features) as in
+        `l1ad.Events`; None if not stored.
     """
 
     jets: Jets
@@ -114,6 +116,7 @@ class Dijets:
     label: npt.NDArray[np.int8]
     weight: FloatArray
     constituents: Jets | None = None
+    l1_hw: npt.NDArray[np.int16] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.jets)
@@ -125,6 +128,8 @@ class Dijets:
         for name in ("m_jj", "label", "weight"):
             if np.shape(getattr(self, name)) != (n,):
                 raise InputError("dijets", name, np.shape(getattr(self, name)), f"({n},)")
+        if self.l1_hw is not None and (self.l1_hw.ndim != 3 or len(self.l1_hw) != n):
+            raise InputError("dijets", "l1_hw", self.l1_hw.shape, f"({n}, objects, features)")
         good = np.isfinite(self.jets).all(axis=(1, 2)) & np.isfinite(self.m_jj)
         if not good.all():
             row = int(np.argmin(good))
@@ -145,6 +150,7 @@ class Dijets:
             label=self.label[rows],
             weight=self.weight[rows],
             constituents=None if self.constituents is None else self.constituents[rows],
+            l1_hw=None if self.l1_hw is None else self.l1_hw[rows],
         )
 
     @property
@@ -177,7 +183,7 @@ class Dijets:
         constituents = self.constituents
         if constituents is not None:
             constituents = np.take_along_axis(constituents, order[:, :, None, None], axis=1)
-        return Dijets(jets, self.names, self.m_jj, self.label, self.weight, constituents)
+        return replace(self, jets=jets, constituents=constituents)
 
     def in_signal_region(self) -> npt.NDArray[np.bool_]:
         """|delta eta| < 1.3."""
@@ -196,7 +202,7 @@ class Dijets:
         half: bool = False,
         more: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
-        """Write our HDF5 format: ``jets``, ``mjj``, ``label``, ``weight``, ``constituents`` if any, and the names.
+        """Write our HDF5: ``jets``, ``mjj``, ``label``, ``weight``, the names; ``constituents`` and ``l1_hw`` if any.
 
         `half` stores constituents as 16-bit floats: half the size, momenta to 0.05 %. `more` are further datasets.
 
@@ -218,12 +224,20 @@ class Dijets:
             if self.constituents is not None:
                 kept = self.constituents.astype(np.float16) if half else self.constituents
                 file.create_dataset("constituents", data=kept, **options)
+            if self.l1_hw is not None:
+                file.create_dataset("l1_hw", data=self.l1_hw, **options)
             for key, values in (more or {}).items():
                 file.create_dataset(key, data=values)
 
 
 def concatenate(parts: Sequence[Dijets]) -> Dijets:
-    """Several samples as one; features and constituents that not all have are left out."""
+    """Several samples as one; features, constituents and Level-1 words that not all have are left out.
+
+    Raises
+    ------
+    InputError
+        If the Level-1 words are of different layouts.
+    """
     if not parts:
         raise InputError("dijets", "samples", 0, "at least one")
     names = tuple(n for n in parts[0].names if all(n in p.names for p in parts))
@@ -233,6 +247,10 @@ def concatenate(parts: Sequence[Dijets]) -> Dijets:
         kept = [p.constituents for p in parts if p.constituents is not None]
         shortest = min(c.shape[2] for c in kept)
         constituents = np.concatenate([c[:, :, :shortest] for c in kept])
+    words = [p.l1_hw for p in parts if p.l1_hw is not None]
+    shapes = sorted({w.shape[1:] for w in words})
+    if len(words) == len(parts) and len(shapes) > 1:
+        raise InputError("dijets", "l1_hw", " and ".join(map(str, shapes)), "the same objects and features everywhere")
     return Dijets(
         jets=np.concatenate(jets),
         names=names,
@@ -240,6 +258,7 @@ def concatenate(parts: Sequence[Dijets]) -> Dijets:
         label=np.concatenate([p.label for p in parts]),
         weight=np.concatenate([p.weight for p in parts]),
         constituents=constituents,
+        l1_hw=np.concatenate(words) if len(words) == len(parts) else None,
     )
 
 
@@ -417,7 +436,17 @@ def _own(file: Any, name: str, start: int, stop: int | None) -> Dijets:
         label=column("label", np.full(n, -1)).astype(np.int8),
         weight=column("weight", np.ones(n)).astype(np.float64),
         constituents=np.asarray(file["constituents"][rows], np.float32) if "constituents" in file else None,
+        l1_hw=_words(file, name, rows),
     )
+
+
+def _words(file: Any, name: str, rows: slice) -> npt.NDArray[np.int16] | None:
+    if "l1_hw" not in file:
+        return None
+    words = np.asarray(file["l1_hw"][rows])
+    if words.dtype.kind not in "iu" or (words.size and (words.min() < -32768 or words.max() > 32767)):
+        raise InputError(name, "l1_hw", words.dtype, "integers of 16 bits: hardware codes")
+    return words.astype(np.int16)
 
 
 def _from_columns(columns: Mapping[str, npt.NDArray[Any]], name: str) -> Dijets:

@@ -1,7 +1,8 @@
 """The methods of a dijet search by name: what each gives an event, and which events it selects.
 
 `tag` scores and selects with one of them. Weak supervision is scored by k-fold models that the ledger proves innocent;
-the autoencoder is trained on the |delta eta| sideband only, and an event's thresholds come from folds without it.
+the autoencoder is trained on the |delta eta| sideband only, a frozen trigger not at all, and an event's thresholds on
+their scores come from folds without it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from l1ad.errors import InputError
 from l1ad.search import folds, metrics, quantile, vae, weak
 from l1ad.search.config import Method, SearchConfig
 from l1ad.search.jets import Dijets
+from l1ad.search.tagger import TriggerTagger
+from l1ad.trigger import Trigger
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,10 +47,11 @@ class Tagged:
     method : its name.
     scores : (n,), the larger the more anomalous; None for the inclusive search.
     selected : (n,).
-    category : of the autoencoder: 0 below, 1 the 5-10 %, 2 the 1-5 %, 3 the 0-1 % most anomalous, (n,); else None.
+    category : where a regression sets the thresholds (autoencoder, trigger): 0 below, 1 the 5-10 %, 2 the 1-5 %, 3 the
+        0-1 % most anomalous, (n,); else None.
     proof : that no event was scored by a model that had seen it; None where nothing was trained on these events.
-    flat : selected fraction against the mass where no signal is expected: in the sidebands of the window, for the
-        autoencoder everywhere outside of the window; None for the inclusive search.
+    flat : selected fraction against the mass where no signal is expected: in the sidebands of the window, with a
+        category everywhere outside of the window; None for the inclusive search.
     weak : of the weak supervision, else None.
     """
 
@@ -81,7 +85,8 @@ def tag(
     Raises
     ------
     InputError
-        Too few events for the folds, features that are not there, an autoencoder without constituents or sideband.
+        Too few events for the folds, features that are not there, an autoencoder without constituents or sideband, a
+        trigger without Level-1 words of its layout.
     LeakError
         If a model scored what it had seen.
     """
@@ -90,6 +95,8 @@ def tag(
         return Tagged(name, None, np.ones(len(used), bool))
     if name == "vae_qr":
         return _vae_qr(used, labels, sideband, config)
+    if name == "trigger":
+        return _by_regression(name, _trigger_scores(used, config), used, labels, config)
     return _weak(used, labels, config, name, executor)
 
 
@@ -134,8 +141,21 @@ def _vae_qr(used: Dijets, labels: npt.NDArray[np.int8], sideband: Dijets | None,
         raise InputError("vae_qr", "events", "no constituents", "dijets with the constituents of their jets")
     if sideband is None or not len(sideband):
         raise InputError("vae_qr", "|delta eta| sideband", "no event", "events with 2.0 < |delta eta| < 2.5")
-    tagger = train_vae(used, sideband, config)
-    scores = tagger.score(used.constituents)
+    scores = train_vae(used, sideband, config).score(used.constituents)
+    return _by_regression("vae_qr", scores, used, labels, config)
+
+
+def _trigger_scores(used: Dijets, config: SearchConfig) -> FloatArray:
+    if used.l1_hw is None:
+        raise InputError("trigger", "events", "no Level-1 words", "dijets with l1_hw, what the trigger saw of them")
+    assert config.trigger is not None
+    return TriggerTagger(Trigger.load(config.trigger)).score(used.l1_hw)
+
+
+def _by_regression(
+    name: Method, scores: FloatArray, used: Dijets, labels: npt.NDArray[np.int8], config: SearchConfig
+) -> Tagged:
+    """Select by thresholds that a regression of the scores against the mass has set: flat in mass."""
     teach = labels != SPECTATOR
     rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(4,)))
     regression = quantile.DenseQuantiles() if config.quantile.regression == "dense" else None
@@ -154,7 +174,7 @@ def _vae_qr(used: Dijets, labels: npt.NDArray[np.int8], sideband: Dijets | None,
     outside = teach & (labels != 1)
     edges = np.quantile(used.m_jj[outside], np.linspace(0, 1, 4 * _FLATNESS_BINS + 1))
     flat = metrics.flatness(used.m_jj[outside], category[outside] >= 1, edges)
-    return Tagged("vae_qr", scores, category >= 1, category, None, flat)
+    return Tagged(name, scores, category >= 1, category, None, flat)
 
 
 def train_vae(used: Dijets, sideband: Dijets, config: SearchConfig) -> vae.JetVae:

@@ -1,7 +1,7 @@
 """One interface for everything that gives an event an anomaly score.
 
 `Tagger` is what a search asks for; `TriggerTagger` uses a frozen trigger's own integer score offline, as it is;
-`ScoreTagger` wraps any function of the features, `TaggerFit` makes any tagger a k-fold one. numpy in, numpy out.
+`TaggerFit` makes any tagger a k-fold one. numpy in, numpy out.
 """
 
 from __future__ import annotations
@@ -81,36 +81,6 @@ class TriggerTagger:
         if scores.shape != (len(features),):
             raise InputError("trigger as a tagger", "scores", scores.shape, f"({len(features)},)")
         return scores.astype(np.float64)
-
-
-@dataclass(frozen=True)
-class ScoreTagger:
-    """A fixed function of the features as a tagger.
-
-    Attributes
-    ----------
-    function : features (n, ...) to scores (n,).
-    """
-
-    function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
-
-    def fit(
-        self,
-        features: npt.NDArray[Any],  # noqa: ARG002
-        *,
-        labels: npt.NDArray[Any] | None = None,  # noqa: ARG002
-        weights: npt.NDArray[Any] | None = None,  # noqa: ARG002
-        rng: np.random.Generator,  # noqa: ARG002
-    ) -> ScoreTagger:
-        """Itself: nothing to learn."""
-        return self
-
-    def score(self, features: npt.NDArray[Any]) -> FloatArray:
-        """The function's value."""
-        scores = np.asarray(self.function(features), np.float64)
-        if scores.shape != (len(features),):
-            raise InputError("tagger", "scores", scores.shape, f"({len(features)},)")
-        return scores
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from scipy import stats
 from l1ad.errors import InputError
 from l1ad.search import folds, weak
 from l1ad.search.tagger import (
-    ScoreTagger,
     Tagger,
     TaggerFit,
     TriggerTagger,
@@ -43,8 +42,6 @@ def test_a_wrong_number_of_scores_is_refused() -> None:
 
     with pytest.raises(InputError, match="scores"):
         TriggerTagger(Odd()).score(np.zeros((4, 19, 3)))
-    with pytest.raises(InputError, match="scores"):
-        ScoreTagger(lambda x: x).score(np.zeros((4, 2)))
 
 
 def test_correlation_is_scipys() -> None:
