@@ -299,6 +299,7 @@ def _orders(result: Result) -> str:
         [f"{k} parameters", f"{f.chi2:.1f} / {f.ndof}", f"{f.chi2_p:.2g}", "chosen" if k == result.choice.order else ""]
         for k, f in result.choice.fits.items()
     ]
+    rows += [[f"{k} parameters", reason, "", ""] for k, reason in result.choice.failed.items()]
     return html_table(["background function", "chi2 / ndof", "p", ""], rows)
 
 

@@ -18,9 +18,9 @@ Method = Literal["cwola", "cwola_pair", "vae_qr", "trigger", "inclusive"]
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors."""
+    """A part of the configuration: unknown keys are errors, and so are numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TreesSection(Section):

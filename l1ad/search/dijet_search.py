@@ -21,7 +21,7 @@ from l1ad.errors import InputError
 from l1ad.search import methods, understand
 from l1ad.search.config import SearchConfig
 from l1ad.search.errors import FitError
-from l1ad.search.jets import WINDOWS, Dijets
+from l1ad.search.jets import WINDOWS, Dijets, require_counts
 from l1ad.search.methods import Tagged
 from l1ad.search.stats import dijet, limits, lookelsewhere
 from l1ad.search.stats.peak_model import PeakModel, spurious_signal
@@ -88,8 +88,8 @@ def search(
     Raises
     ------
     InputError
-        An unknown window or feature, an empty window or sideband, too few events for the folds, masses outside of the
-        range of the fit.
+        An unknown window or feature, weighted events, an empty window or sideband, too few events for the folds, masses
+        outside of the range of the fit.
     FitError
         If the background fit does not converge, or no tested mass has a fit that does.
     LeakError
@@ -98,6 +98,7 @@ def search(
     if config.window not in WINDOWS:
         raise InputError("search configuration", "window", config.window, f"one of {', '.join(WINDOWS)}")
     window = WINDOWS[config.window]
+    require_counts("dijet search", events)
     used = events[events.in_signal_region()].heavier_first()
     if not len(used):
         raise InputError("dijet search", "signal region", "no event", "events with |delta eta| < 1.3")

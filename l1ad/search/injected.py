@@ -30,7 +30,7 @@ from l1ad.search import methods
 from l1ad.search.config import SearchConfig
 from l1ad.search.dijet_search import limit_model
 from l1ad.search.errors import FitError
-from l1ad.search.jets import WINDOWS, Dijets, concatenate
+from l1ad.search.jets import WINDOWS, Dijets, concatenate, require_counts
 from l1ad.search.stats import dijet, injection, limits
 from l1ad.trigger import Trigger
 
@@ -49,11 +49,12 @@ class Injection:
     Attributes
     ----------
     data : events, without the signal as far as one knows.
-    signal : events of the signal that pass the acceptance; those that are not injected measure the efficiency.
+    signal : events of the signal that pass the acceptance; those of the signal region are injected, or measure the
+        efficiency.
     config : of the search.
     mass : of the resonance in GeV.
     luminosity : in 1/fb; cross sections are in fb.
-    acceptance : fraction of the produced signal that `signal` holds.
+    acceptance : fraction of the produced signal that `signal` holds, inside the signal region or not.
     """
 
     data: Dijets
@@ -70,12 +71,15 @@ class Injection:
         if not self.config.fit.low < self.mass < self.config.fit.high:
             expected = f"{self.config.fit.low:g} to {self.config.fit.high:g} GeV, the range of the fit"
             raise InputError("injection", "mass", f"{self.mass:g} GeV", expected)
+        for name, events in (("data", self.data), ("signal", self.signal)):
+            require_counts(f"injection: {name}", events)
 
     @property
     def context(self) -> dict[str, str | float]:
         """What a stored training depends on, besides its task."""
         digest = hashlib.sha256()
         for part in (self.data, self.signal):
+            digest.update(repr((part.names, part.jets.shape)).encode())
             digest.update(np.ascontiguousarray(part.jets).tobytes())
             digest.update(np.ascontiguousarray(part.m_jj).tobytes())
             for more in (part.constituents, part.l1_hw):
@@ -95,9 +99,9 @@ class Injection:
 
         Returns
         -------
-        ``injected`` events, ``efficiency`` of the selection for the signal, ``selected`` events, expected limit on the
-        selected signal events ``n95`` (and ``n95 10 %`` ... with so much uncertainty of the efficiency), and the
-        expected significances ``z`` after and ``z_inclusive`` before the selection.
+        ``injected`` events, ``efficiency`` of signal region and selection together for the signal, ``selected`` events,
+        expected limit on the selected signal events ``n95`` (and ``n95 10 %`` ... with so much uncertainty of the
+        efficiency), and the expected significances ``z`` after and ``z_inclusive`` before the selection.
 
         Raises
         ------
@@ -107,8 +111,9 @@ class Injection:
             If a fit does not converge.
         """
         rng = task.rng()
-        n = int(rng.poisson(task.cross_section * self.luminosity * self.acceptance))
         region = self.signal[self.signal.in_signal_region()]
+        inside = len(region) / max(len(self.signal), 1)
+        n = int(rng.poisson(task.cross_section * self.luminosity * self.acceptance * inside))
         if len(region) - n < 50:
             raise InputError(
                 "injection", "signal events", len(region), f"at least {n + 50}: {n} to inject, 50 to measure"
@@ -124,14 +129,14 @@ class Injection:
         tagged = methods.tag(used, labels, config, sideband=sideband)
         injected = np.arange(len(used)) >= n_region
         measured = injected & (labels == methods.SPECTATOR)
-        efficiency = float(np.mean(tagged.selected[measured]))
+        selection = float(np.mean(tagged.selected[measured]))
         real = ~measured
         return {
             "injected": float(n),
-            "efficiency": efficiency,
+            "efficiency": inside * selection,
             "selected": float(np.sum(tagged.selected & real)),
             **self._expected_limits(used.m_jj[tagged.selected & real]),
-            "z": self._significance(used.m_jj[tagged.selected & ~injected], n * efficiency),
+            "z": self._significance(used.m_jj[tagged.selected & ~injected], n * selection),
             "z_inclusive": self._significance(used.m_jj[~injected], float(n)),
         }
 
@@ -191,8 +196,9 @@ class Scan:
     reach_inclusive : the same without selection.
     moved : for each variation with trainings of its own, for each cross section the features that it moves, with the
         shift in units of the statistical error of the injected events.
-    changes : relative change of the efficiency for each of them, shape (n,), 0 where there was no training.
-    uncertainty : of the efficiency, all together, shape (n,).
+    changes : relative change of the efficiency for each of them, shape (n,), 0 where it needs no training, infinite
+        where all its trainings failed.
+    uncertainty : of the efficiency, all together, shape (n,). Where it is above 60 % there is no limit.
     """
 
     cross_sections: FloatArray
@@ -251,7 +257,9 @@ def scan(
         # A log-normal uncertainty enters the limit with its square.
         nodes = np.array([0.0, *_EFFICIENCY_ERRORS])
         curves = np.stack([values[_n95(e)] for e in nodes], axis=1)
-        values["n95"] = np.array([np.interp(u**2, nodes**2, c) for u, c in zip(uncertainty, curves)])
+        # An efficiency that is known to worse than the last of them, or not at all, excludes nothing.
+        known = np.array([np.interp(u**2, nodes**2, c) for u, c in zip(np.minimum(uncertainty, nodes[-1]), curves)])
+        values["n95"] = np.where(uncertainty <= nodes[-1], known, np.inf)
     found = None
     try:
         found = injection.limit(
@@ -308,6 +316,8 @@ def _systematics(
                 # The same random numbers in both: what differs is the variation.
                 after, before = np.median(np.array(pairs), axis=0)
                 change[i] = after / before - 1.0 if before > 0 else 0.0
+            elif float(x) in own:
+                change[i] = np.inf
         moved[name], changes[name] = own, change
     return moved, changes, failed
 
@@ -333,12 +343,12 @@ def write(found: Scan, folder: str | Path) -> tuple[Path, ...]:
         "reach_inclusive_fb": {f"{z:g} sigma": number(s) for z, s in found.reach_inclusive.items()},
         "systematics": {
             name: {
-                "efficiency_change": found.changes[name].tolist(),
+                "efficiency_change": [number(x) for x in found.changes[name]],
                 "features_moved": {f"{x:g} fb": features for x, features in own.items()},
             }
             for name, own in found.moved.items()
         },
-        "efficiency_uncertainty": found.uncertainty.tolist(),
+        "efficiency_uncertainty": [number(x) for x in found.uncertainty],
     }
     write_json(base / "limits.json", content)
     names = {
@@ -354,12 +364,17 @@ def write(found: Scan, folder: str | Path) -> tuple[Path, ...]:
             }
         ],
         "dependent_variables": [
-            {"header": {"name": text}, "values": [{"value": float(v)} for v in found.values[key]]}
+            {"header": {"name": text}, "values": [{"value": _hepdata(v)} for v in found.values[key]]}
             for key, text in names.items()
         ],
     }
     write_text(base / "hepdata" / "injection.yaml", yaml.safe_dump(table_, sort_keys=False))
     return base / "limits.json", base / "hepdata" / "injection.yaml"
+
+
+def _hepdata(value: float) -> float | str:
+    """A number, or the word for one that is not known."""
+    return float(value) if np.isfinite(value) else "unknown"
 
 
 def table(found: Scan) -> str:
@@ -375,7 +390,8 @@ def table(found: Scan) -> str:
     for name, own in found.moved.items():
         features = sorted({f for moved in own.values() for f in moved})
         text = f"{name}: trained again at {len(own)} cross sections, it moves {', '.join(features)}"
-        lines.append(f"{text}; efficiency {100 * float(np.abs(found.changes[name]).max()):.1f} % at most")
+        known = np.abs(found.changes[name][np.isfinite(found.changes[name])])
+        lines.append(f"{text}; efficiency {100 * float(known.max(initial=0.0)):.1f} % at most")
     lines += [f"failed at {s:g} fb: {reason}" for s, reason in found.failed]
     if found.limit is not None:
         note = "" if found.limit.bracketed else " (the scan does not bracket it)"

@@ -230,6 +230,20 @@ class Dijets:
                 file.create_dataset(key, data=values)
 
 
+def require_counts(where: str, events: Dijets) -> None:
+    """Refuse weighted events where likelihoods count.
+
+    Raises
+    ------
+    InputError
+        If a weight is not 1.
+    """
+    other = np.flatnonzero(events.weight != 1.0)
+    if other.size:
+        found = f"{events.weight[other[0]]:g} for event {int(other[0])}"
+        raise InputError(where, "weight", found, "1: the fits count events, weighted ones have to be unweighted first")
+
+
 def concatenate(parts: Sequence[Dijets]) -> Dijets:
     """Several samples as one; features, constituents and Level-1 words that not all have are left out.
 

@@ -133,6 +133,7 @@ def to_json(result: Result) -> dict[str, Any]:
                 dict(zip(("from", "to", "f", "p", "error_from", "error_to", "accepted"), s))
                 for s in result.choice.steps
             ],
+            "orders_without_a_fit": {str(k): reason for k, reason in result.choice.failed.items()},
         },
         "flatness_p": None if tagged.flat is None else tagged.flat.p,
         "scan": points,

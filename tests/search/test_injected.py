@@ -14,6 +14,7 @@ import pytest
 from l1ad.errors import InputError
 from l1ad.search import injected, jets
 from l1ad.search.config import SearchConfig
+from l1ad.search.errors import FitError
 from l1ad.search.stats import dijet, injection
 from l1ad.search.stats.crystal_ball import CrystalBall
 
@@ -144,3 +145,62 @@ def test_bad_input(what: injected.Injection, tmp_path: Path) -> None:
         what(injection.Task(0, 0, 100.0, 1))
     with pytest.raises(InputError, match="increasing"):
         injected.scan(what, [2.0, 1.0], tmp_path)
+
+
+def test_signal_outside_of_the_signal_region_weakens_the_limit(what: injected.Injection, tmp_path: Path) -> None:
+    # As many events again that no search looks at: half of what is produced is injected and half is efficient.
+    outside = what.signal.jets.copy()
+    outside[:, 0, 1], outside[:, 1, 1] = 1.5, -1.5
+    both = jets.concatenate([what.signal, replace(what.signal, jets=outside)])
+    half = replace(what, signal=both)
+    whole_scan = injected.scan(what, [0.0, 12.0], tmp_path / "whole")
+    half_scan = injected.scan(half, [0.0, 24.0], tmp_path / "half")
+    # The same mean number is injected, from the same random numbers.
+    np.testing.assert_array_equal(half_scan.values["injected"], whole_scan.values["injected"])
+    np.testing.assert_allclose(half_scan.values["efficiency"], 0.5 * whole_scan.values["efficiency"], rtol=1e-12)
+    assert half_scan.limit is not None
+    assert whole_scan.limit is not None
+    np.testing.assert_allclose(half_scan.limit.excluded, 2.0 * whole_scan.limit.excluded, rtol=1e-9)
+    np.testing.assert_allclose(half_scan.values["z"], whole_scan.values["z"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("how", ["too uncertain", "failed"])
+def test_an_efficiency_that_is_not_known_gives_no_limit(
+    what: injected.Injection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    section = {"background_function": False, "jet_mass_scale": 0.003, "jet_mass_resolution": 0.0, "resolution": 0.0}
+    moving = replace(what, config=SearchConfig.model_validate({**CONFIG.model_dump(), "systematics": section}))
+    nominal = moving.signal
+
+    def fake(self: injected.Injection, task: injection.Task) -> dict[str, float]:
+        varied = self.signal is not nominal
+        if varied and how == "failed":
+            raise FitError("did not converge")
+        names = ("n95", *(f"n95 {p} %" for p in (10, 30, 60)))
+        return {"injected": 1.0, "efficiency": 0.9 if varied else 0.3, "selected": 9.0, "z": 1.0, "z_inclusive": 1.0,
+                **dict.fromkeys(names, 20.0)}  # fmt: skip
+
+    monkeypatch.setattr(injected.Injection, "__call__", fake)
+    found = injected.scan(moving, [0.0, 12.0], tmp_path)
+    # Without injection nothing varies; with it the efficiency is uncertain by 200 %, or not known.
+    assert found.uncertainty[0] == 0.0
+    assert found.uncertainty[1] == (pytest.approx(2.0) if how == "too uncertain" else np.inf)
+    assert found.values["n95"][0] == 20.0
+    assert np.isinf(found.values["n95"][1])
+    content = json.loads(injected.write(found, tmp_path)[0].read_text())
+    assert content["values"]["n95"] == [20.0, None]
+    assert "unknown" in (tmp_path / "hepdata" / "injection.yaml").read_text()
+    assert "inf" in injected.table(found)
+
+
+def test_weighted_events_are_refused(what: injected.Injection) -> None:
+    with pytest.raises(InputError, match=r"injection: data: weight: found 0\.01 for event 0"):
+        replace(what, data=replace(what.data, weight=np.full(len(what.data), 0.01)))
+
+
+def test_a_stored_training_knows_its_constituents(what: injected.Injection) -> None:
+    some = np.ones((len(what.signal), 2, 3, 3), np.float32)
+    one = replace(what, signal=replace(what.signal, constituents=some))
+    two = replace(what, signal=replace(what.signal, constituents=2 * some))
+    names = replace(what, signal=replace(what.signal, names=("pt", "eta", "phi", "m", "tau2", "tau1")))
+    assert len({w.context["events"] for w in (what, one, two, names)}) == 4

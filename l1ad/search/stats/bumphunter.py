@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.errors import InputError
-from l1ad.search.stats.significance import check_histogram, clopper_pearson, z_from_p
+from l1ad.search.stats.significance import check_histogram, clopper_pearson, log_large_tail, poisson_tail, z_from_p
 
 FloatArray = npt.NDArray[np.float64]
 Mode = Literal["excess", "deficit"]
@@ -65,6 +65,19 @@ class Windows:
     sideband: bool = False
     sideband_bins: int = 0
     mode: Mode = "excess"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("excess", "deficit"):
+            raise InputError("bump hunt", "mode", self.mode, "excess or deficit")
+        if not isinstance(self.sideband_bins, (int, np.integer)) or self.sideband_bins < 0:
+            raise InputError("bump hunt", "sideband_bins", self.sideband_bins, "a whole number of at least 0")
+        for name in ("width_min", "width_max", "width_step", "scan_step"):
+            value = getattr(self, name)
+            several = value if isinstance(value, tuple) and name.startswith("width_m") else (value,)
+            good = all(isinstance(v, (int, np.integer)) and v > 0 for v in several)
+            if not good and not (value is None and name == "width_max"):
+                expected = "a positive whole number" + (", or a tuple of them" if name.startswith("width_m") else "")
+                raise InputError("bump hunt", name, value, expected)
 
 
 @dataclass(frozen=True)
@@ -188,14 +201,21 @@ def statistics_of(counts: npt.ArrayLike, expected: npt.ArrayLike, windows: Windo
     ----------
     counts : shape (*bins, n); the experiments are the last axis.
     expected : shape (*bins,).
+
+    Raises
+    ------
+    InputError
+        Negative or undefined bins, shapes that differ.
     """
     chosen = windows or Windows()
-    m = np.asarray(expected, np.float64)
+    m = check_histogram("bump hunt: expected", expected)
     n = np.asarray(counts)
     if n.shape[:-1] != m.shape:
         raise InputError("bump hunt", "counts", n.shape, f"{m.shape} and the experiments as the last axis")
     if n.shape[-1] < 1:
         raise InputError("bump hunt", "experiments", n.shape[-1], "at least 1")
+    if n.dtype.kind not in "iufb" or not np.all(np.isfinite(n)) or n.min() < 0:
+        raise InputError("bump hunt", "counts", "a negative or undefined bin", "finite counts >= 0")
     whole = np.issubdtype(n.dtype, np.integer) or bool(np.all(n == np.rint(n)))
     if chosen.mode == "deficit" or chosen.sideband or not whole:
         return _statistics_plain(n, m, chosen)
@@ -210,9 +230,16 @@ def hunt(
     n_experiments: int = 10_000,
     windows: Windows | None = None,
 ) -> Hunt:
-    """Scan the data and as many background-only pseudo-experiments as asked for."""
+    """Scan the data and as many background-only pseudo-experiments as asked for.
+
+    With sideband normalisation the experiments have as many events as the data, whatever the expectation is scaled to.
+    """
     bump = scan(data, expected, windows)
-    statistics = pseudo_experiments(expected, n_experiments, rng, windows)
+    mean = np.asarray(expected, np.float64)
+    if windows is not None and windows.sideband:
+        n_total, m_total = _totals(np.asarray(data, np.float64), mean)
+        mean = mean * (max(float(n_total), 1.0) / m_total)
+    statistics = pseudo_experiments(mean, n_experiments, rng, windows)
     reached = int(np.count_nonzero(statistics >= bump.statistic))
     p_global = reached / n_experiments
     interval = clopper_pearson(reached, n_experiments)
@@ -252,8 +279,8 @@ def _widths(shape: Sequence[int], windows: Windows) -> list[tuple[int, ...]]:
 
     least = each(windows.width_min)
     most = each(windows.width_max) if windows.width_max is not None else tuple(size // 2 for size in shape)
-    if min(least) < 1 or any(a > b for a, b in zip(least, most)) or windows.width_step < 1 or windows.scan_step < 1:
-        raise InputError("bump hunt", "widths", f"{least} to {most}", "1 <= width_min <= width_max, steps >= 1")
+    if any(a > b for a, b in zip(least, most)):
+        raise InputError("bump hunt", "widths", f"{least} to {most}", "width_min <= width_max")
     axes = [range(a, b + 1, windows.width_step) for a, b in zip(least, most)]
     return list(itertools.product(*axes))
 
@@ -290,17 +317,13 @@ def _expectation(
 
 def _p_values(n: FloatArray, m: FloatArray, mode: Mode) -> FloatArray:
     """Local p-values where the count is on the tested side of a positive expectation, 1 elsewhere."""
-    from scipy.special import gammainc, gammaincc
-
     p = np.ones(n.shape)
     if mode == "excess":
         inside = (n > m) & (m > 0)
-        p[inside] = gammainc(n[inside], m[inside])
-    elif mode == "deficit":
-        inside = n < m
-        p[inside] = gammaincc(n[inside] + 1.0, m[inside])
+        p[inside] = poisson_tail(n[inside], m[inside])
     else:
-        raise InputError("bump hunt", "mode", mode, "excess or deficit")
+        inside = n < m
+        p[inside] = poisson_tail(n[inside] + 1.0, m[inside], upper=False)
     return p
 
 
@@ -352,6 +375,8 @@ def _log_tail(n: float, m: float, mode: Mode) -> float:
 
     if m <= 0:
         return -np.inf
+    if n > 1e5:
+        return float(log_large_tail(n, m) if mode == "excess" else log_large_tail(n + 1.0, m, upper=False))
     leading = n * np.log(m) - m - float(gammaln(n + 1.0))
     k = np.arange(1.0, 2000.0)
     ratios = m / (n + k) if mode == "excess" else np.maximum(n + 1.0 - k, 0.0) / m
@@ -539,8 +564,6 @@ def _exact(
     corners: list[tuple[float, npt.NDArray[np.intp]]],
 ) -> tuple[npt.NDArray[np.intp], FloatArray]:
     """Experiment and exact p-value of the windows `flat` (window x experiment), from tables of ``n - m``."""
-    from scipy.special import gammainc
-
     window, experiment = np.divmod(flat, table.shape[1])
     mu = mean[window]
     excess = mu.copy()
@@ -548,4 +571,4 @@ def _exact(
         excess += sign * table[corner[window], experiment]
     # Counts are whole numbers: rounding removes what the table's sums lost.
     count = np.rint(excess)
-    return experiment, np.where(count > mu, gammainc(count, mu), 1.0)
+    return experiment, np.where(count > mu, poisson_tail(np.maximum(count, 1.0), mu), 1.0)

@@ -105,7 +105,7 @@ class PeakShapeFit:
     Attributes
     ----------
     peak : the fitted shape.
-    errors : standard errors in the order of the peak's fields; a parameter at its limit has an error of 0.
+    errors : standard errors in the order of the peak's fields; nan for a parameter at a limit of the fit.
     chi2, ndof : of the histogram that was fitted, bins with at least 5 effective events.
     """
 
@@ -123,15 +123,16 @@ _N_RANGE = (1.05, 100.0)
 def fit(masses: npt.ArrayLike, *, weights: npt.ArrayLike | None = None, bins: int = 120) -> PeakShapeFit:
     """Fit simulated masses of one signal, in GeV.
 
-    A binned likelihood with exact bin integrals, in a range that holds the central 99 % of the events; the shape is
-    normalised in that range while it is fitted. Weighted events count with their effective number.
+    A binned likelihood with exact bin integrals: `bins` in the range of the central 99 % of the events, and one bin for
+    all that is below and one for all that is above, so that the tails hold what the sample has there. Weighted events
+    count with their effective number.
 
     Raises
     ------
     InputError
         Fewer than 100 events, equal masses, values that are not finite, weights that do not sum to more than 0.
     FitError
-        If no starting point converges.
+        If no starting point converges. Masses without such a peak have a fit too: its chi2 tells.
     """
     from iminuit import Minuit
     from scipy.special import xlogy
@@ -146,6 +147,7 @@ def fit(masses: npt.ArrayLike, *, weights: npt.ArrayLike | None = None, bins: in
     if not high > low:
         raise InputError("Crystal Ball fit", "masses", "all equal", "a distribution")
     edges = np.linspace(low, high, bins + 1)
+    edges = np.concatenate([[-np.inf], edges, [np.inf]])
     sums = np.histogram(m, edges, weights=w)[0]
     squares = np.histogram(m, edges, weights=w**2)[0]
     if np.any(sums < 0):
@@ -154,8 +156,7 @@ def fit(masses: npt.ArrayLike, *, weights: npt.ArrayLike | None = None, bins: in
     total = float(effective.sum())
 
     def half_deviance(*p: float) -> float:
-        share = CrystalBall(*p).probabilities(edges)
-        mu = total * np.maximum(share / share.sum(), 1e-300)
+        mu = total * np.maximum(CrystalBall(*p).probabilities(edges), 1e-300)
         return float(np.sum(mu - effective + xlogy(effective, effective / mu)))
 
     quarter, centre, three = np.quantile(m, [0.25, 0.5, 0.75])
@@ -175,11 +176,12 @@ def fit(masses: npt.ArrayLike, *, weights: npt.ArrayLike | None = None, bins: in
     else:
         raise FitError(f"Crystal Ball fit did not converge: 4 starting points, {reason}")
     peak = CrystalBall(*(float(v) for v in minuit.values))
-    share = peak.probabilities(edges)
-    mu = total * share / share.sum()
+    at_limit = [min(v - a, b - v) < 1e-3 * (b - a) for v, (a, b) in zip(minuit.values, minuit.limits)]
+    mu = total * peak.probabilities(edges)
     used = mu >= 5.0
     chi2 = float(np.sum((effective[used] - mu[used]) ** 2 / mu[used]))
-    return PeakShapeFit(peak, tuple(float(v) for v in minuit.errors), chi2, int(used.sum()) - 7)
+    errors = tuple(float("nan") if at else float(v) for v, at in zip(minuit.errors, at_limit))
+    return PeakShapeFit(peak, errors, chi2, int(used.sum()) - 7)
 
 
 @dataclass(frozen=True)

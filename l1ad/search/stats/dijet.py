@@ -96,7 +96,8 @@ class PeakFit:
 
     Attributes
     ----------
-    signal, signal_error : fitted events of the peak in the range of the fit (may be negative) and their standard error.
+    signal, signal_error : fitted events of the whole peak, in the range of the fit or not (may be negative), and their
+        standard error.
     z : signed root of the likelihood ratio against no signal, ``sign(signal) sqrt(2 ln(L/L0))``.
     p0 : local p-value 1 - Phi(z). Not capped: a deficit has p0 above 0.5, so that p0 is uniform without signal.
     background : expected background in each bin, from the fit with signal.
@@ -137,12 +138,14 @@ class OrderChoice:
     Attributes
     ----------
     order : the chosen number of shape parameters.
-    fits : one background fit for each order that was tried.
+    fits : one background fit for each order that has one.
+    failed : for each order without a fit, why: it did not converge, or has too few filled bins; it is not chosen.
     steps : for each comparison (order before, order tried, F, p, fractional error before, tried, accepted).
     """
 
     order: int
     fits: dict[int, BackgroundFit]
+    failed: dict[int, str]
     steps: tuple[tuple[int, int, float, float, float, float, bool], ...]
 
     @property
@@ -159,9 +162,11 @@ def histogram(
     Raises
     ------
     InputError
-        If no event or no whole bin lies in the range, or a mass is not finite.
+        If no event or no whole bin lies in the range, or a mass or an end of the range is not finite.
     """
     values = np.asarray(masses, np.float64)
+    if not (np.isfinite(low) and np.isfinite(high) and 0 < width < np.inf):
+        raise InputError("dijet spectrum", "low, high, width", f"{low:g}, {high:g}, {width:g}", "finite, width above 0")
     if not np.all(np.isfinite(values)):
         raise InputError("dijet spectrum", "masses", "a value that is not finite", "finite masses in GeV")
     bins = int(np.floor((high - low) / width + 1e-9))
@@ -240,27 +245,34 @@ def choose_order(
     """Fit the orders in turn and keep the one that the F-test rule prefers at a signal `mass` in GeV.
 
     The chi2 of all orders is taken in the same bins, merged until every fit expects 5 events in each. Each order is
-    compared with the best one so far, so that a fourth parameter may be accepted where a third was not.
+    compared with the best one so far, so that a fourth parameter may be accepted where a third was not. A richer order
+    without a fit, as happens with few events, is listed with the reason and not chosen.
 
     Raises
     ------
     InputError
         As `fit_background`; or a mass outside of the fit's range.
     FitError
-        If any of the fits does not converge.
+        If the fit of the first order does not converge.
     """
     e = np.asarray(edges, np.float64)
+    check_histogram("dijet fit", counts, e)
     if not e[0] <= mass <= e[-1]:
         raise InputError("dijet fit", "signal mass", f"{mass:g} GeV", f"{e[0]:g} to {e[-1]:g} GeV, the fit's range")
     if not orders or sorted(set(orders)) != list(orders):
         raise InputError("dijet fit", "orders", list(orders), "increasing numbers of parameters")
-    fits = {k: fit_background(counts, edges, k, sqrt_s=sqrt_s) for k in orders}
+    fits, failed = {orders[0]: fit_background(counts, edges, orders[0], sqrt_s=sqrt_s)}, {}
+    for k in orders[1:]:
+        try:
+            fits[k] = fit_background(counts, edges, k, sqrt_s=sqrt_s)
+        except (FitError, InputError) as error:
+            failed[k] = str(error)
     # Bins merge by what is expected: only in common bins do the degrees of freedom differ by the parameters alone.
     first = chi2_bins(e, np.min([f.expected for f in fits.values()], axis=0))
     fits = {k: _with_chi2(f, first) for k, f in fits.items()}
     best = orders[0]
     steps = []
-    for k in orders[1:]:
+    for k in list(fits)[1:]:
         a, b = fits[best], fits[k]
         # With too few events for a chi2 of the richer fit there is nothing to test, and nothing significant.
         value, p = f_test(a.chi2, a.ndof, b.chi2, b.ndof) if b.ndof > 0 else (0.0, 1.0)
@@ -269,7 +281,7 @@ def choose_order(
         steps.append((best, k, value, p, before, after, accepted))
         if accepted:
             best = k
-    return OrderChoice(order=best, fits=fits, steps=tuple(steps))
+    return OrderChoice(order=best, fits=fits, failed=failed, steps=tuple(steps))
 
 
 def fit_peak(
@@ -296,14 +308,11 @@ def fit_peak(
         If a fit does not converge.
     """
     n, e = _checked(counts, edges, order, sqrt_s)
-    s = np.asarray(shape, np.float64)
-    if s.shape != n.shape or not np.all(np.isfinite(s)) or np.any(s < 0) or s.sum() > 1 + 1e-9:
-        raise InputError("dijet fit", "signal shape", f"shape {s.shape}", f"probabilities of {n.size} bins, sum <= 1")
-    if s.sum() < 0.01:
-        raise InputError("dijet fit", "signal shape", f"{s.sum():.2g} of the signal in range", "at least 0.01")
+    s = check_shape(shape, n.size)
     plain = background or fit_background(n, e, order, sqrt_s=sqrt_s)
-    if plain.order != order or plain.counts.shape != n.shape or not np.array_equal(plain.counts, n):
-        raise InputError("dijet fit", "background", "a fit of other counts or order", "the same counts and order")
+    same = np.array_equal(plain.counts, n) and np.array_equal(plain.edges, e)
+    if plain.order != order or plain.sqrt_s != sqrt_s or not same:
+        raise InputError("dijet fit", "background", "a fit of another spectrum or order", "the same")
     space = Space.build(n, e, order, sqrt_s)
     under = peaked(s)
     lower = -0.9 * float(np.min(plain.expected[under] / s[under]))
@@ -323,6 +332,22 @@ def fit_peak(
         deviance_background=plain.deviance,
         at_limit=solution.at_limit,
     )
+
+
+def check_shape(shape: npt.ArrayLike, n_bins: int) -> FloatArray:
+    """A peak's bin probabilities as float64, if they are such.
+
+    Raises
+    ------
+    InputError
+        Another number of bins, a sum above 1, or less than 1 % in the range of the fit.
+    """
+    s = np.asarray(shape, np.float64)
+    if s.shape != (n_bins,) or not np.all(np.isfinite(s)) or np.any(s < 0) or s.sum() > 1 + 1e-9:
+        raise InputError("dijet fit", "signal shape", f"shape {s.shape}", f"probabilities of {n_bins} bins, sum <= 1")
+    if s.sum() < 0.01:
+        raise InputError("dijet fit", "signal shape", f"{s.sum():.2g} of the signal in range", "at least 0.01")
+    return s
 
 
 def fit_held(

@@ -110,7 +110,7 @@ def limit(
     ----------
     cross_sections : injected, increasing, >= 0, shape (n,).
     efficiencies : of the selection that was trained with that much signal, in [0, 1].
-    n95 : excluded number of selected events, one or one an injection.
+    n95 : excluded number of selected events, one or one an injection; infinite where nothing can be excluded.
     luminosity : in the inverse of the unit of the cross sections.
     acceptance : fraction of the signal before the selection.
 
@@ -119,18 +119,21 @@ def limit(
     InputError
         Bad shapes or values.
     FitError
-        If no injection has any efficiency: there is no limit.
+        If no injection has any efficiency or a finite N95: there is no limit.
     """
     sigma, eps = _scan(cross_sections, efficiencies)
-    n = np.broadcast_to(np.asarray(n95, np.float64), sigma.shape)
-    if not np.all(n > 0) or not luminosity > 0 or not 0 < acceptance <= 1 or tie < 0:
+    n = np.asarray(n95, np.float64)
+    if n.shape not in ((), sigma.shape):
+        raise InputError("injection limit", "N95", n.shape, f"one number or {sigma.shape}")
+    n = np.broadcast_to(n, sigma.shape)
+    if not np.all(n > 0) or not luminosity > 0 or not 0 < acceptance <= 1 or not tie >= 0:
         raise InputError("injection limit", "N95, luminosity, acceptance, tie", "a bad value", "all positive, A <= 1")
     with np.errstate(divide="ignore"):
         excluded = np.where(eps > 0, n / (luminosity * acceptance * np.where(eps > 0, eps, 1.0)), np.inf)
     value = np.maximum(sigma, excluded)
     best = float(value.min())
     if not np.isfinite(best):
-        raise FitError("injection limit: no injected cross section gave any efficiency")
+        raise FitError("injection limit: no injected cross section excludes anything")
     index = int(np.flatnonzero(value <= best * (1.0 + tie))[-1])
     above = sigma >= excluded
     return InjectionLimit(float(value[index]), index, excluded, bool(above.any() and not above.all()))
@@ -186,7 +189,7 @@ def reach(cross_sections: npt.ArrayLike, significance: npt.ArrayLike, *, level: 
     sigma, z = np.asarray(cross_sections, np.float64), np.asarray(significance, np.float64)
     if sigma.ndim != 1 or sigma.shape != z.shape or sigma.size == 0:
         raise InputError("reach", "shapes", f"{sigma.shape} and {z.shape}", "equal, one dimension")
-    if not np.all(np.isfinite(z)) or np.any(np.diff(sigma) <= 0) or sigma[0] < 0 or not level > 0:
+    if not np.all(np.isfinite(z)) or not np.all(np.diff(sigma) > 0) or not sigma[0] >= 0 or not level > 0:
         raise InputError("reach", "values", "not finite, or not increasing", "increasing cross sections, finite Z")
     if sigma[0] > 0:
         sigma, z = np.concatenate([[0.0], sigma]), np.concatenate([[0.0], z])
@@ -203,6 +206,8 @@ def reach(cross_sections: npt.ArrayLike, significance: npt.ArrayLike, *, level: 
 def tasks(cross_sections: Sequence[float], *, repeats: int = 1, seed: int) -> list[Task]:
     """One task for each cross section and repetition."""
     values = [float(v) for v in cross_sections]
+    if seed < 0:
+        raise InputError("injection scan", "seed", seed, "at least 0")
     if not values or repeats < 1 or any(v < 0 or not np.isfinite(v) for v in values):
         raise InputError("injection scan", "cross sections", values, "at least one, finite and >= 0, repeats >= 1")
     if any(a >= b for a, b in itertools.pairwise(values)):
@@ -231,8 +236,8 @@ def run(
     Returns
     -------
     Outcomes in the order of the tasks. A task that raises an `L1adError` (a fit that did not converge, for one) has its
-    message as `error` and is not stored, so that the next run tries again; any other exception is a defect and is
-    raised after the finished tasks have been stored.
+    message as `error` and is not stored, so that the next run tries again, and so has one whose values are not all
+    finite; any other exception is a defect and is raised after the finished tasks have been stored.
     """
     base = Path(folder)
     done: dict[int, Outcome] = {}
@@ -248,6 +253,10 @@ def run(
             values = {str(k): float(v) for k, v in call().items()}
         except L1adError as error:
             done[i] = Outcome(todo[i], {}, str(error), False)
+            return
+        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        if bad:
+            done[i] = Outcome(todo[i], {}, f"{', '.join(bad)}: not a finite number", False)
             return
         _store(base, todo[i], context, values)
         done[i] = Outcome(todo[i], values, None, False)
@@ -291,7 +300,7 @@ def shifted_features(
     """
     if set(nominal) != set(varied) or not nominal:
         raise InputError("systematic filter", "features", sorted(varied), f"{sorted(nominal)}")
-    if not n_injected > 0:
+    if not 0 < n_injected < np.inf:
         raise InputError("systematic filter", "injected events", n_injected, "a positive number")
     out = {}
     for name in nominal:
@@ -304,6 +313,8 @@ def shifted_features(
         edges = np.linspace(low, high, bins + 1)
         shares = []
         for values, w in ((a, weights), (b, varied_weights if varied_weights is not None else weights)):
+            if w is not None and np.shape(w) != values.shape:
+                raise InputError("systematic filter", f"{name}, weights", np.shape(w), values.shape)
             counts = np.histogram(np.clip(values, low, high), edges, weights=w)[0]
             if not counts.sum() > 0:
                 raise InputError("systematic filter", name, "weights without a positive sum", "a positive sum")
@@ -345,6 +356,8 @@ def _stored(folder: Path, task: Task, context: Mapping[str, Any] | None) -> dict
         raise InputError(str(path), "format", found, _FORMAT)
     if content.get("key") != _key(task, context):
         return None
+    if not isinstance(content.get("values"), dict):
+        raise InputError(str(path), "values", type(content.get("values")).__name__, "numbers by name")
     return {str(k): float(v) for k, v in content["values"].items()}
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from l1ad.errors import InputError
 from l1ad.search.errors import FitError
 from l1ad.search.stats import dijet
-from l1ad.search.stats.significance import check_histogram, p_from_z
+from l1ad.search.stats.significance import check_histogram, p_from_z, poisson_tail
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -104,18 +104,41 @@ def counting_limit(observed: int, background: float, *, signal: float = 1.0, lev
 
     >>> round(counting_limit(0, 7.3), 6)
     2.995732
+
+    Raises
+    ------
+    InputError
+        Counts that are negative or not whole, a background or a signal that is not finite, a level outside (0.5, 1).
     """
     from scipy.optimize import brentq
-    from scipy.special import gammaincc
 
-    if observed < 0 or observed != int(observed) or background < 0 or not signal > 0:
-        raise InputError("counting limit", "n, b, s", f"{observed}, {background:g}, {signal:g}", "n, b >= 0 and s > 0")
-    target = (1.0 - level) * float(gammaincc(observed + 1.0, background))
+    _check_level(level)
+    good = np.isfinite(observed) and 0 <= observed < 1e9 and observed == int(observed)
+    if not (good and 0 <= background < np.inf and 0 < signal < np.inf):
+        expected = "n, b >= 0 and s > 0, finite, n whole"
+        raise InputError("counting limit", "n, b, s", f"{observed:g}, {background:g}, {signal:g}", expected)
+    target = np.log(1.0 - level) + _log_below(int(observed), background)
+
+    def excess(total: float) -> float:
+        return float(_log_below(int(observed), total) - target)
+
     top = background + observed + 10.0
-    while gammaincc(observed + 1.0, top) > target:
+    while excess(top) > 0.0:
         top *= 2.0
-    found = brentq(lambda total: float(gammaincc(observed + 1.0, total)) - target, background, top, xtol=1e-12)
+    found = brentq(excess, background, top, xtol=1e-12)
     return float((found - background) / signal)
+
+
+def _log_below(n: int, mean: float) -> float:
+    """ln P(N <= n | mean), where the probability itself underflows too."""
+    from scipy.special import gammaln, logsumexp
+
+    plain = float(poisson_tail(n + 1.0, mean, upper=False))
+    if plain > 1e-200:
+        return float(np.log(plain))
+    # So far below the mean each term is a fraction of the one above it.
+    k = np.arange(max(0, n - 20_000), n + 1.0)
+    return float(logsumexp(k * np.log(mean) - mean - gammaln(k + 1.0)))
 
 
 def asymptotic_cls(model: Model, data: npt.ArrayLike, strength: float) -> tuple[float, FloatArray]:
@@ -162,9 +185,13 @@ def toy_cls(
 
     Raises
     ------
+    InputError
+        If the strength or the number of toys is not positive.
     FitError
         If a fit to the data or more than 5 % of those to the toys do not converge.
     """
+    if not strength > 0 or n_toys < 1:
+        raise InputError("toys", "strength, toys", f"{strength:g}, {n_toys}", "both positive")
     d = np.asarray(data, np.float64)
     observed = _q_tilde(model, d, strength)
     counted = []
@@ -175,7 +202,7 @@ def toy_cls(
         for _ in range(n_toys):
             try:
                 q = _q_tilde(model, model.sample(hypothesis, point.nuisance, rng), strength)
-            except FitError:
+            except (FitError, InputError):  # the latter: a toy with too few filled bins for its parameters
                 failed += 1
                 continue
             total += 1
@@ -204,8 +231,9 @@ def toy_limit(
 ) -> tuple[float, float]:
     """Observed CLs limit from toys and its statistical error.
 
-    ln CLs is taken at `points` strengths around the asymptotic limit and fitted with a parabola, weighted with its
-    errors; the limit is where the parabola crosses.
+    ln CLs at `points` strengths around the asymptotic limit is fitted with a parabola; the limit is where it crosses.
+    The fit scores the toys' fractions against those that the parabola predicts, errors included: the errors of the
+    fractions themselves would favour those that came out high.
 
     Raises
     ------
@@ -223,7 +251,15 @@ def toy_limit(
     x = strengths[usable] / centre
     y = np.log([r.cls for r, u in zip(results, usable) if u]) - np.log(1.0 - level)
     sigma = np.array([r.error / r.cls for r, u in zip(results, usable) if u])
-    coefficients, covariance = np.polyfit(x, y, 2, w=1.0 / np.maximum(sigma, 1e-6), cov="unscaled")
+    coefficients = np.polyfit(x, y, 2, w=1.0 / np.maximum(sigma, 1e-6))
+    x, clsb, clb = strengths / centre, np.array([r.clsb for r in results]), np.array([r.clb for r in results])
+    below = float(clb.mean())
+    for _ in range(5):
+        ratio = (1.0 - level) * np.exp(np.polyval(coefficients, x))
+        p = np.clip(ratio * below, 1e-6, 1.0 - 1e-6)
+        sigma = np.sqrt((1.0 - p) / (p * n_toys) + (1.0 - below) / (below * n_toys))
+        y = np.log(p / below / (1.0 - level)) + (clsb - p) / p - (clb - below) / below
+        coefficients, covariance = np.polyfit(x, y, 2, w=1.0 / sigma, cov="unscaled")
     roots = np.roots(coefficients)
     real = roots[np.isreal(roots)].real
     inside = real[(real >= x[0]) & (real <= x[-1]) & (np.polyval(np.polyder(coefficients), real) < 0)]
@@ -349,6 +385,9 @@ class HistogramModel:
         from scipy.special import xlogy
 
         bins, a = self.n_bins, len(self.gaussian_names)
+        if data.shape != (bins + a + len(self._gammas),):
+            found, expected = data.shape, f"({bins + a + len(self._gammas)},), as data() makes it"
+            raise InputError("histogram model", "data", found, expected)
         n, centre, counts = data[:bins], data[bins : bins + a], data[bins + a :]
         tau = np.array([t for _, _, t in self._gammas])
         unit = self.strength_scale(data)
@@ -517,25 +556,28 @@ class _Asymptotic:
     """The fits that do not depend on the tested strength, done once."""
 
     def __init__(self, model: Model, data: FloatArray) -> None:
+        if data.ndim != 1 or not np.all(np.isfinite(data)):
+            raise InputError("limit", "data", f"shape {data.shape}", "finite values in one dimension")
         self.model, self.data = model, data
         self.free = model.fit(data)
         self.asimov = model.expected(0.0, model.fit(data, 0.0).nuisance)
         self.asimov_free = model.fit(self.asimov)
 
     def cls(self, strength: float) -> tuple[float, FloatArray]:
-        from scipy.special import ndtr
+        from scipy.special import log_ndtr, ndtr
 
         root = np.sqrt(_q_tilde(self.model, self.data, strength, self.free))
         root_a = np.sqrt(_q_tilde(self.model, self.asimov, strength, self.asimov_free))
         if root <= root_a or root_a == 0.0:
-            clsb, clb = p_from_z(root), p_from_z(root - root_a)
+            z = root, root - root_a
         else:
             # Beyond the Asimov value the best strength would be negative and q-tilde has the other branch.
-            clsb = p_from_z((root**2 + root_a**2) / (2.0 * root_a))
-            clb = p_from_z((root**2 - root_a**2) / (2.0 * root_a))
+            z = (root**2 + root_a**2) / (2.0 * root_a), (root**2 - root_a**2) / (2.0 * root_a)
+        # As logarithms: a deficit so deep that both vanish still has a ratio.
+        clsb, clb = (log_ndtr(-v) for v in z)
         band = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
         expected = p_from_z(root_a - band) / ndtr(band)
-        return float(clsb / clb), np.asarray(expected)
+        return float(np.exp(clsb - clb)), np.asarray(expected)
 
 
 def _crossing(value: Callable[[float], float], scale: float) -> float:

@@ -82,7 +82,14 @@ def scan_toys(
     """
     if n_toys < 1 or not len(masses):
         raise InputError("look-elsewhere toys", "toys x masses", f"{n_toys} x {len(masses)}", "at least 1 x 1")
+    low, high = background.edges[[0, -1]]
+    outside = [m for m in masses if not low <= m <= high]
+    if outside:
+        raise InputError("look-elsewhere toys", "mass", f"{outside[0]:g} GeV", f"{low:g} to {high:g} GeV")
     shapes = {float(m): shape(m, background.edges) for m in masses}
+    # What is wrong with a shape is wrong in every toy: it must not look like toys that failed.
+    for s in shapes.values():
+        dijet.check_shape(s, background.counts.size)
     rows = []
     failed = 0
     for _ in range(n_toys):
@@ -96,7 +103,7 @@ def scan_toys(
                 background.order,
                 sqrt_s=background.sqrt_s,
             )
-        except FitError:
+        except (FitError, InputError):  # the latter: too few filled bins for so many parameters
             failed += 1
             continue
         if scan.failed:
@@ -111,6 +118,8 @@ def scan_toys(
 def global_p(statistic: float, toys: npt.ArrayLike) -> GlobalP:
     """Fraction of the toys whose statistic (largest significance, or -ln p) is at least the data's."""
     values = np.asarray(toys, np.float64)
+    if not np.isfinite(statistic):
+        raise InputError("global p-value", "statistic", statistic, "a finite number")
     if values.ndim != 1 or values.size == 0 or not np.all(np.isfinite(values)):
         raise InputError("global p-value", "toys", f"shape {values.shape}", "finite values in one dimension")
     reached = int(np.count_nonzero(values >= statistic))
@@ -141,7 +150,7 @@ def gross_vitells(z: float, mean_upcrossings: float, reference_z: float) -> floa
     >>> gross_vitells(3.0, 0.0, 0.0) == float(p_from_z(3.0))
     True
     """
-    if not 0.0 <= reference_z <= z or mean_upcrossings < 0:
+    if not (0.0 <= reference_z <= z and mean_upcrossings >= 0):
         found = f"z = {z:g}, reference {reference_z:g}, {mean_upcrossings:g} upcrossings"
         raise InputError("Gross-Vitells", "", found, "0 <= reference <= z and upcrossings >= 0")
     return float(min(p_from_z(z) + mean_upcrossings * np.exp(-(z**2 - reference_z**2) / 2.0), 1.0))
@@ -166,7 +175,7 @@ def over_windows(p_local: float, window_trial_factor: float, *, n_windows: int =
 
     The rule of CMS-EXO-22-026. Overlapping windows are correlated: the product is conservative.
     """
-    if not 0.0 <= p_local <= 1.0 or window_trial_factor < 1.0 or n_windows < 1:
+    if not (0.0 <= p_local <= 1.0 and window_trial_factor >= 1.0 and n_windows >= 1):
         found = f"p = {p_local:g}, factor {window_trial_factor:g}, {n_windows} windows"
         raise InputError("global p-value", "", found, "0 <= p <= 1, factor >= 1, windows >= 1")
     return min(p_local * window_trial_factor * n_windows, 1.0)

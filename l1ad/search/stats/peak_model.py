@@ -65,6 +65,9 @@ class PeakModel:
                 raise InputError(
                     "peak model", "signal shape", f"{s.shape}, sum {s.sum():.2g}", "1 % of the peak inside"
                 )
+        twice = set(self.normalisation) & {k for shift in self.shifts for k in shift}
+        if twice:
+            raise InputError("peak model", "parameters", f"{sorted(twice)} twice", "one name a parameter")
         if self.shares and not any(self.shares):
             raise InputError("peak model", "shares", self.shares, "signal in some category")
 
@@ -119,6 +122,9 @@ class PeakModel:
         """
         from iminuit import Minuit
 
+        if data.shape != (self._ends[-1] + len(self.names),):
+            expected = f"({self._ends[-1] + len(self.names)},), as data() makes it"
+            raise InputError("peak model", "data", data.shape, expected)
         n = np.split(data[: self._ends[-1]], self._ends[:-1])
         aux = data[self._ends[-1] :]
         free = strength is None

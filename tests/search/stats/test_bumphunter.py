@@ -79,12 +79,16 @@ def test_two_dimensions_against_pybumphunter(seed: int) -> None:
         np.full(30, 0.02),
         np.concatenate([[0, 0], np.full(10, 5.0), [0.0, 0.0, 7.0], [0.0]]),
         400.0 * np.exp(-0.4 * np.add.outer(np.arange(8), np.arange(7))),
+        1e9 * np.exp(-np.arange(25) * 0.3),
     ],
-    ids=["large", "small", "nearly empty", "with gaps", "two-dimensional"],
+    ids=["large", "small", "nearly empty", "with gaps", "two-dimensional", "very large"],
 )
 def test_the_screened_minimum_is_the_full_minimum(expected: np.ndarray) -> None:
     rng = np.random.default_rng(1)
-    counts = rng.poisson(expected[..., None] * 1.05, size=(*expected.shape, 3000))
+    size = 3000 if expected.max() < 1e8 else 300
+    # An excess that a few thousand events show at once, or one of some sigma in a thousand million.
+    excess = 1.05 if expected.max() < 1e8 else 1.0003
+    counts = rng.poisson(expected[..., None] * excess, size=(*expected.shape, size))
     windows = bh.Windows()
     np.testing.assert_array_equal(
         bh._statistics_screened(counts, expected, windows), bh._statistics_plain(counts, expected, windows)
@@ -174,3 +178,42 @@ def test_rounding_does_not_make_an_expectation() -> None:
 def test_what_cannot_be_scanned(data: list, expected: list, windows: bh.Windows, message: str) -> None:
     with pytest.raises(InputError, match=message):
         bh.scan(data, expected, windows)
+
+
+def test_sideband_experiments_have_as_many_events_as_the_data() -> None:
+    # The expectation is of other units than the data: p-values are uniform all the same.
+    rng = np.random.default_rng(7)
+    shape = np.exp(-0.15 * np.arange(20))
+    expected, mean = 1e6 * shape / shape.sum(), 60.0 * shape / shape.sum()
+    windows = bh.Windows(width_max=5, sideband=True)
+    p = [bh.hunt(rng.poisson(mean), expected, rng, n_experiments=200, windows=windows).p_global for _ in range(150)]
+    assert np.mean(np.array(p) < 0.1) == pytest.approx(0.1, abs=0.075)
+    toys = bh.hunt(rng.poisson(mean), expected, rng, n_experiments=2000, windows=windows).statistics
+    same = bh.pseudo_experiments(mean, 2000, rng, windows)
+    assert stats.ks_2samp(toys, same).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "defizit"}, "mode: found defizit"),
+        ({"sideband": True, "sideband_bins": -2}, "sideband_bins: found -2"),
+        ({"width_min": [1, 1]}, "width_min"),
+        ({"width_max": 0}, "width_max: found 0"),
+        ({"scan_step": 0}, "scan_step: found 0"),
+    ],
+)
+def test_windows_that_cannot_be(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        bh.Windows(**options)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, np.nan])
+def test_experiments_of_no_counts_are_refused(wrong: float) -> None:
+    fine = np.full((5, 3), 2.0)
+    bad = fine.copy()
+    bad[2, 1] = wrong
+    with pytest.raises(InputError, match="bin"):
+        bh.statistics_of(bad, fine[:, 0])
+    with pytest.raises(InputError, match="bin"):
+        bh.statistics_of(fine, bad[:, 1])

@@ -63,6 +63,32 @@ def test_weights_count_as_events() -> None:
     once, thrice = cb.fit(m), cb.fit(m, weights=np.full(m.size, 3.0))
     assert thrice.peak.mean == pytest.approx(once.peak.mean, rel=1e-6)
     assert thrice.errors[0] == pytest.approx(once.errors[0], rel=1e-3)
+    # A sample of another shape, weighted to this one, gives this shape.
+    wide = cb.CrystalBall(3050.0, 140.0, 1.5, 3.0, 1.5, 5.0)
+    m = _sample(wide, 60_000, 3)
+    found = cb.fit(m, weights=PEAK.density(m) / wide.density(m))
+    assert abs(found.peak.mean - PEAK.mean) < 5 * found.errors[0]
+    assert abs(found.peak.sigma - PEAK.sigma) < 5 * found.errors[1]
+    assert abs(cb.fit(m).peak.mean - PEAK.mean) > 10 * found.errors[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tails_hold_no_more_than_the_sample_has_there(seed: int) -> None:
+    # A Gaussian says nothing of the tails' powers: they must not put probability where no event is.
+    rng = np.random.default_rng(seed)
+    peak = cb.fit(rng.normal(3000.0, 90.0, 20_000)).peak
+    assert peak.probabilities([2000.0, 4000.0])[0] == pytest.approx(1.0, abs=1e-6)
+    m = _sample(PEAK, 5000, seed)
+    peak = cb.fit(m).peak
+    low, high = np.quantile(m, [0.005, 0.995])
+    assert peak.probabilities([low, high])[0] == pytest.approx(0.99, abs=0.004)
+
+
+def test_a_parameter_at_its_limit_has_no_error() -> None:
+    found = cb.fit(np.random.default_rng(0).normal(3000.0, 90.0, 20_000))
+    at_limit = [v > 99.9 for v in (found.peak.n_low, found.peak.n_high)]
+    assert [bool(np.isnan(found.errors[i])) for i in (3, 5)] == at_limit
+    assert any(at_limit)
 
 
 def test_interpolation_is_exact_for_a_scaling_peak_and_refuses_to_extrapolate() -> None:

@@ -275,3 +275,50 @@ def test_a_peak_whose_tail_outlives_the_background_is_fitted() -> None:
             found = dijet.fit_peak(toy, edges, peak, 3)
             assert np.all((found.background + found.signal * peak)[toy > 0] > 0)
             assert found.deviance <= found.deviance_background + 1e-6
+
+
+def test_a_richer_function_without_a_fit_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = np.random.default_rng(3).poisson(_expected(COARSE, 5000))
+    plain = dijet.choose_order(counts, COARSE, 2500.0, orders=(2, 3))
+    whole = dijet.fit_background
+
+    def some(counts: np.ndarray, edges: np.ndarray, order: int = 3, **more: float) -> dijet.BackgroundFit:
+        if order == 4:
+            raise FitError("dijet fit with 4 shape parameters did not converge")
+        return whole(counts, edges, order, **more)
+
+    monkeypatch.setattr(dijet, "fit_background", some)
+    choice = dijet.choose_order(counts, COARSE, 2500.0)
+    assert choice.order == plain.order
+    assert set(choice.fits) == {2, 3}
+    assert list(choice.failed) == [4]
+    assert "did not converge" in choice.failed[4]
+    assert choice.steps == plain.steps
+    with pytest.raises(FitError, match="4 shape parameters"):
+        dijet.choose_order(counts, COARSE, 2500.0, orders=(4,))
+
+
+def test_spectra_of_a_few_events_have_an_order() -> None:
+    for seed in range(12):
+        counts = np.random.default_rng(seed).poisson(_expected(EDGES, 30))
+        if np.count_nonzero(counts) >= 4:
+            choice = dijet.choose_order(counts, EDGES, 2000.0)
+            assert set(choice.fits) | set(choice.failed) == {2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "width"), [(1460, np.inf, 4), (np.nan, 5000, 4), (1460, 5000, 0), (1460, 5000, -4)]
+)
+def test_ranges_that_are_none(low: float, high: float, width: float) -> None:
+    with pytest.raises(InputError, match="low, high, width"):
+        dijet.histogram([2000.0], low, high, width=width)
+
+
+def test_a_background_of_another_spectrum_is_refused() -> None:
+    counts = _expected(COARSE, 5000)
+    peak = CrystalBall(2500.0, 90.0, 1.5, 5.0, 1.5, 5.0).probabilities(COARSE)
+    moved = dijet.fit_background(counts, COARSE + 40.0, 3)
+    with pytest.raises(InputError, match="another spectrum"):
+        dijet.fit_peak(counts, COARSE, peak, 3, background=moved)
+    with pytest.raises(InputError, match="bins"):
+        dijet.choose_order([], [1.0], 2500.0)

@@ -70,7 +70,7 @@ def test_a_scan_that_ends_too_early_says_so() -> None:
     assert found.limit == pytest.approx(50.0)
     assert not found.bracketed
     assert np.isinf(found.excluded[0])
-    with pytest.raises(FitError, match="any efficiency"):
+    with pytest.raises(FitError, match="excludes anything"):
         injection.limit([1.0, 2.0], [0.0, 0.0], 50.0, luminosity=10.0)
 
 
@@ -195,3 +195,37 @@ def test_systematic_filter() -> None:
 def test_scans_that_cannot_be_read(sigma: list, eps: list, n95: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         injection.limit(sigma, eps, n95, luminosity=1.0)
+
+
+def test_what_excludes_nothing_gives_no_limit() -> None:
+    # The second injection is not known: the limit is that of the third.
+    found = injection.limit([0.0, 1.0, 4.0], [0.1, 0.4, 0.5], [20.0, np.inf, 20.0], luminosity=10.0)
+    assert found.limit == pytest.approx(4.0)
+    with pytest.raises(FitError, match="excludes anything"):
+        injection.limit([0.0, 1.0], [0.1, 0.4], np.inf, luminosity=10.0)
+    with pytest.raises(InputError, match="N95"):
+        injection.limit([0.0, 1.0], [0.1, 0.4], [1.0, 2.0, 3.0], luminosity=10.0)
+    with pytest.raises(InputError, match="reach"):
+        injection.reach([1.0, np.nan, 3.0], [1.0, 2.0, 4.0])
+
+
+def test_a_value_that_is_no_number_is_a_task_that_failed(tmp_path: Path) -> None:
+    todo = injection.tasks([1.0, 2.0], seed=1)
+    found = injection.run(lambda t: {"x": np.nan if t.index else 1.0}, todo, tmp_path)
+    assert found[0].error is None
+    assert found[1].error == "x: not a finite number"
+    assert [p.name for p in tmp_path.iterdir()] == ["injection_000_000.json"]
+    text = (tmp_path / "injection_000_000.json").read_text()
+    (tmp_path / "injection_000_000.json").write_text(text.replace('"values"', '"valeurs"'))
+    with pytest.raises(InputError, match="values"):
+        injection.run(lambda t: {"x": 1.0}, todo, tmp_path)
+
+
+def test_filter_and_tasks_refuse_what_is_none() -> None:
+    feature = {"m": np.arange(50.0)}
+    with pytest.raises(InputError, match="injected events"):
+        injection.shifted_features(feature, feature, np.inf)
+    with pytest.raises(InputError, match="m, weights"):
+        injection.shifted_features(feature, feature, 10.0, weights=np.ones(3))
+    with pytest.raises(InputError, match="seed"):
+        injection.tasks([1.0], seed=-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -220,3 +222,57 @@ def test_one_failure_does_not_hide_the_others() -> None:
     results = limits.upper_limits([good, stuck], [good.data([2]), stuck.data([2])])
     assert isinstance(results[0], limits.Limit)
     assert isinstance(results[1], FitError)
+
+
+@pytest.mark.parametrize(("n", "b"), [(0, 750.0), (0, 5e4), (100, 1500.0), (3, 900.0)])
+def test_exact_limits_far_below_the_background(n: int, b: float) -> None:
+    # In 60 digits, where no probability underflows.
+    found = limits.counting_limit(n, b)
+    with decimal.localcontext(prec=60):
+
+        def below(mean: float) -> decimal.Decimal:
+            m = decimal.Decimal(mean)
+            term = total = decimal.Decimal(1)
+            for k in range(1, n + 1):
+                term = term * m / k
+                total += term
+            return total.ln() - m
+
+        assert float((below(b + found) - below(b)).exp()) == pytest.approx(0.05, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "b", "level"), [(5, np.inf, 0.95), (5, np.nan, 0.95), (np.nan, 3.0, 0.95), (5, 3.0, 95), (5, 3.0, 1.0)]
+)
+def test_counting_limits_that_cannot_be(n: float, b: float, level: float) -> None:
+    with pytest.raises(InputError, match=r"counting limit|level"):
+        limits.counting_limit(n, b, level=level)
+
+
+def test_a_deep_deficit_still_has_a_limit() -> None:
+    model = limits.HistogramModel(
+        (limits.Sample("s", np.array([1.0]), signal=True), limits.Sample("b", np.array([1e4])))
+    )
+    cls, _ = limits.asymptotic_cls(model, [0.0], 50.0)
+    assert 0 <= cls < 1e-10
+    found = limits.asymptotic_limit(model, [5000.0])
+    # Seventy standard deviations below: any signal is far too much.
+    assert 0 < found.observed < found.expected[0]
+
+
+def test_toys_with_too_few_filled_bins_do_not_end_the_limit() -> None:
+    edges = 1460.0 + 200.0 * np.arange(9)
+    peak = CrystalBall(2000.0, 80.0, 1.5, 5.0, 1.5, 5.0).probabilities(edges)
+    model = limits.DijetModel(edges, peak, 2)
+    with pytest.raises(FitError, match="toys: "):
+        limits.toy_cls(model, [4.0, 3, 1, 1, 0, 0, 0, 0], 3.0, np.random.default_rng(1), n_toys=60)
+    with pytest.raises(InputError, match="strength, toys"):
+        limits.toy_cls(model, [4.0, 3, 1, 1, 0, 0, 0, 0], -2.0, np.random.default_rng(1))
+
+
+def test_data_of_another_model_are_refused() -> None:
+    model = _shape_model()
+    with pytest.raises(InputError, match="data"):
+        limits.asymptotic_limit(model, np.ones(3))
+    with pytest.raises(InputError, match="data"):
+        limits.asymptotic_limit(model, np.full(model.data(np.ones(8)).shape, np.nan))

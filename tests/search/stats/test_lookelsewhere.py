@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from l1ad.errors import InputError
+from l1ad.search.errors import FitError
 from l1ad.search.stats import dijet, lookelsewhere
 from l1ad.search.stats.crystal_ball import CrystalBall
 
@@ -78,3 +79,31 @@ def test_bad_input() -> None:
         lookelsewhere.trial_factor(0.1, 0.0)
     with pytest.raises(InputError, match="windows"):
         lookelsewhere.over_windows(0.1, 0.5)
+
+
+def test_what_is_no_number_gives_no_p_value() -> None:
+    nan = float("nan")
+    with pytest.raises(InputError, match="statistic"):
+        lookelsewhere.global_p(nan, [1.0, 2.0])
+    with pytest.raises(InputError, match="Gross-Vitells"):
+        lookelsewhere.gross_vitells(3.0, nan, 0.0)
+    with pytest.raises(InputError, match="global p-value"):
+        lookelsewhere.over_windows(0.1, nan)
+
+
+def test_toys_with_too_few_filled_bins_are_counted_as_failed() -> None:
+    edges = 1460.0 + 40.0 * np.arange(121)
+    counts = np.zeros(120)
+    counts[:8] = [3, 2, 2, 1, 0, 1, 0, 1]
+    background = dijet.fit_background(counts, edges, 2)
+
+    def shape(mass: float, e: np.ndarray) -> np.ndarray:
+        return CrystalBall(mass, 0.04 * mass, 1.5, 5.0, 1.5, 5.0).probabilities(e)
+
+    with pytest.raises(FitError, match=r"\d+ of 200 have a fit"):
+        lookelsewhere.scan_toys(background, [1600.0], shape, 200, np.random.default_rng(1))
+    # What is wrong with the question is no toy that failed.
+    with pytest.raises(InputError, match="signal shape"):
+        lookelsewhere.scan_toys(background, [1600.0], lambda _m, e: np.zeros(e.size - 1), 5, np.random.default_rng(1))
+    with pytest.raises(InputError, match="9000 GeV"):
+        lookelsewhere.scan_toys(background, [9000.0], shape, 5, np.random.default_rng(1))

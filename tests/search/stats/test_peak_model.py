@@ -137,3 +137,7 @@ def test_bad_input() -> None:
         _model(shapes=(np.zeros(35),))
     with pytest.raises(InputError, match="data"):
         _model().data(np.ones(3))
+    with pytest.raises(InputError, match="data"):
+        _model().fit(np.ones(3))
+    with pytest.raises(InputError, match="'jes'"):
+        _model(shifts=({"jes": (_peak(0.99), _peak(1.01))},), normalisation={"jes": 0.1})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import decimal
+
 import numpy as np
 import pytest
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from l1ad.errors import InputError
 from l1ad.search.stats import significance as sig
@@ -90,3 +92,39 @@ def test_binomial_interval_against_scipy() -> None:
 def test_histograms_that_cannot_be_used(counts: list[float], edges: list[float] | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
         sig.check_histogram("spectrum", counts, edges)
+
+
+def _log_tail(n: int, mean: float, upper: bool) -> float:
+    """ln of a Poisson tail, summed in 50 digits from its largest term."""
+    with decimal.localcontext(prec=50):
+        d = decimal.Decimal
+        m, k = d(mean), d(n if upper else n - 1)
+        log_factorial = k * k.ln() - k + (2 * d(str(np.pi)) * k).ln() / 2 + 1 / (12 * k) - 1 / (360 * k**3)
+        term = total = d(1)
+        while term > d(10) ** -20:
+            k = k + 1 if upper else k
+            term = term * m / k if upper else term * k / m
+            k = k if upper else k - 1
+            total += term
+        first = d(n if upper else n - 1)
+        return float(first * m.ln() - m - log_factorial + total.ln())
+
+
+@pytest.mark.parametrize("mean", [2e5, 1e8, 1e10])
+@pytest.mark.parametrize("z", [4.5, 9.5, 30.0])
+def test_tails_of_large_counts(mean: float, z: float) -> None:
+    for upper in (True, False):
+        n = int(mean + (1.0 if upper else -1.0) * z * np.sqrt(mean))
+        exact = _log_tail(n, mean, upper)
+        assert float(np.log(sig.poisson_tail(n, mean, upper=upper))) == pytest.approx(exact, abs=1e-5)
+        assert float(sig.log_large_tail(n, mean, upper=upper)) == pytest.approx(exact, abs=1e-5)
+
+
+def test_the_expansion_meets_the_incomplete_gamma_function() -> None:
+    # Where both hold, a little above 1e5 and at four sigma, they are one function.
+    mean = np.array([1.2e5, 1.5e5, 3e5])
+    for upper, sign in ((True, 1.0), (False, -1.0)):
+        n = np.floor(mean + sign * 4.2 * np.sqrt(mean))
+        scipys = (special.gammainc if upper else special.gammaincc)(n, mean)
+        np.testing.assert_allclose(sig.poisson_tail(n, mean, upper=upper), scipys, rtol=1e-10)
+        np.testing.assert_allclose(np.exp(sig.log_large_tail(n, mean, upper=upper)), scipys, rtol=1e-10)
