@@ -157,6 +157,22 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def require_folder(path: str | os.PathLike[str]) -> None:
+    """Check, before hours of work, that a folder can be written or made; makes nothing.
+
+    Raises
+    ------
+    InputError
+        If something else stands there, or nothing can be written.
+    """
+    folder = Path(path)
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise InputError(str(folder), "folder", f"{there} is a file", "a folder to write to")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(str(folder), "folder", f"{there} cannot be written", "a folder to write to")
+
+
 def remove_parts(folder: str | os.PathLike[str]) -> int:
     """Remove what writers that were killed have left below a folder, and return how many files that were.
 

@@ -19,10 +19,9 @@ from l1ad.io import write_text
 from l1ad.report.page import Html, document, html_table, place_plots
 from l1ad.report.plots import PALETTE, ZERO_BIAS_COLOUR, Axis, Curve, Mark, Panel, Plot
 from l1ad.report.slides import save_figure, slide_of, slide_style
-from l1ad.search import weak
+from l1ad.search import methods
 from l1ad.search.dijet_search import Result
 from l1ad.search.errors import FitError
-from l1ad.search.jets import WINDOWS
 from l1ad.search.stats import dijet, limits
 from l1ad.search.stats.significance import p_from_z, z_from_p
 
@@ -64,7 +63,7 @@ def render(result: Result, *, sample: str) -> str:
     """The whole page as text; `sample` says where the events come from."""
     made: dict[str, Any] = {}
     placed = {section: place_plots(plots, made) for section, plots in plots_of(result).items()}
-    window = WINDOWS[result.config.window]
+    window = result.config.mass_window
     sections = [
         ("result", "Result", _summary(result)),
         ("fit", "Background fit", placed["fit"] + _orders(result)),
@@ -94,7 +93,7 @@ def write_search_report(result: Result, folder: str | os.PathLike[str], *, sampl
     base = Path(folder)
     write_text(base / "report.html", render(result, sample=sample))
     written = [base / "report.html"]
-    right = f"window {result.config.window}"
+    right = f"window {result.config.mass_window.name}"
     with slide_style():
         for plots in plots_of(result).values():
             for plot in plots:
@@ -170,7 +169,7 @@ def _fit_plot(result: Result) -> Plot:
 
 
 def _pull_plot(result: Result) -> Plot:
-    fit, window = result.choice.fit, WINDOWS[result.config.window]
+    fit, window = result.choice.fit, result.config.mass_window
     at, _, observed, expected = _chi2_points(fit)
     pull = (observed - expected) / np.sqrt(np.maximum(expected, 1e-9))
     reach = max(3.5, 1.2 + float(np.max(np.abs(pull))))
@@ -282,7 +281,7 @@ def _summary(result: Result) -> str:
         rows += [
             [f"p-value in the window: share of {result.p_window.n_toys} toys as significant", text],
             ["p-value in the window, extrapolated from a low level", f"{result.p_window_gross_vitells:.3g}"],
-            ["p-value in the search (12 windows)", f"{result.p_global:.3g}"],
+            [f"p-value in the search ({_windows(result)})", f"{result.p_global:.3g}"],
         ]
     proof = result.tagged.proof
     if proof is not None:
@@ -292,6 +291,11 @@ def _summary(result: Result) -> str:
         text = ", ".join(f"{m:.0f}" for m in result.scan.failed) + " GeV"
         rows.append(["fits that did not converge", Html(f'<span class="bad">{text}</span>')])
     return html_table(["", ""], rows)
+
+
+def _windows(result: Result) -> str:
+    n = result.config.n_windows
+    return f"{n} windows" if n > 1 else "this window alone"
 
 
 def _orders(result: Result) -> str:
@@ -355,7 +359,7 @@ def _selection(result: Result) -> str:
         return html_table(["category", "events", "share"], rows)
     if tagged.scores is None:
         return "<p>Every event of the signal region is used.</p>"
-    fraction = result.config.fraction or weak.PUBLISHED_FRACTIONS[result.config.window]
+    fraction = methods.selected_fraction(result.config)
     return (
         f"<p>The {100 * fraction:g} % most anomalous events; the threshold is set in the sidebands, fold by fold.</p>"
     )

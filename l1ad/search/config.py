@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from l1ad.configs import check_config, read_yaml
+from l1ad.errors import InputError
 from l1ad.search import quantile
-from l1ad.search.stats import dijet
-from l1ad.search.stats.crystal_ball import CrystalBall
+from l1ad.search.jets import WINDOWS, MassWindow
+from l1ad.search.stats import dijet, lookelsewhere
+from l1ad.search.stats.crystal_ball import CrystalBall, Interpolation
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -97,9 +100,36 @@ class FitSection(Section):
         return self
 
 
-class PeakSection(Section):
-    """Shape of the resonance, in units of its mass: a double-sided Crystal Ball."""
+class WindowSection(Section):
+    """A mass window of one's own, in GeV, with the far ends of its sidebands."""
 
+    low: Positive
+    high: Positive
+    below: Positive
+    above: Positive
+
+    @model_validator(mode="after")
+    def _rises(self) -> WindowSection:
+        if not self.below < self.low < self.high < self.above:
+            raise ValueError("below < low < high < above")
+        return self
+
+
+#: A name or numbers: told apart before they are checked, so that an error is that of the one that was meant.
+Window = Annotated[
+    Annotated[str, Tag("name")] | Annotated[WindowSection, Tag("limits")],
+    Discriminator(lambda value: "name" if isinstance(value, str) else "limits"),
+]
+
+
+class PeakSection(Section):
+    """Shape of the resonance, in units of its mass: a double-sided Crystal Ball.
+
+    `file` holds shapes that were fitted to simulated signals (``l1ad search peak``) and are interpolated in the mass;
+    then the other keys do not count.
+    """
+
+    file: str | None = None
     mean: Positive = 0.99
     sigma: Positive = 0.035
     alpha_low: Positive = 1.2
@@ -108,7 +138,15 @@ class PeakSection(Section):
     n_high: Annotated[float, Field(gt=1)] = 6.0
 
     def at(self, mass: float, *, scale: float = 1.0, resolution: float = 1.0) -> CrystalBall:
-        """The peak at `mass` in GeV, its position and its width multiplied by the factors."""
+        """The peak at `mass` in GeV, its position and its width multiplied by the factors.
+
+        Raises
+        ------
+        InputError
+            If the file of shapes cannot be read, or `mass` is outside of its masses.
+        """
+        if self.file is not None:
+            return _shapes(self.file).at(mass).shifted(scale=scale - 1.0, resolution=resolution / scale - 1.0)
         return CrystalBall(
             self.mean * mass * scale,
             self.sigma * mass * resolution,
@@ -117,6 +155,11 @@ class PeakSection(Section):
             self.alpha_high,
             self.n_high,
         )
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(path: str) -> Interpolation:
+    return Interpolation.read(path)
 
 
 class SystematicsSection(Section):
@@ -151,26 +194,28 @@ class SearchConfig(Section):
 
     Attributes
     ----------
-    window : name of a published window, A1 ... B6.
+    window : name of a published window, A1 ... B6, or one of one's own: ``{low: 3300, high: 3700, below: 2900, above:
+        4200}``.
     method : cwola (each jet, larger of the two), cwola_pair (features of the event), vae_qr (jet autoencoder with
         thresholds from quantile regression; needs constituents and a |delta eta| sideband), trigger (the score of a
         frozen trigger with such thresholds; needs Level-1 words), or inclusive (no selection).
     features : of each jet; for cwola_pair both jets' features together, heavier jet first.
     classifier : of the weak supervision: trees or dense.
     combine : of the two jets in cwola: max (published), or sum for a signal with two unusual jets.
-    fraction : selected fraction of the sidebands; None for the published one of the window (ignored when inclusive; the
-        10 % of vae_qr and trigger are fixed).
+    fraction : selected fraction of the sidebands; None for the published one of the window, 1 % for one of one's own
+        (ignored when inclusive; the 10 % of vae_qr and trigger are fixed).
     trigger : file or run folder of the frozen trigger, for the method of that name.
     mass_step : GeV between tested masses, which lie in the window.
     toys : background-only toys for the global p-value; 0 for none.
     systematics : of the limits, null for none.
     compare : further methods whose scores are correlated with the chosen one's.
     inject : a signal to put into the bundled sample; only used with it.
+    collision_energy : in GeV, for the tables of HEPData.
     """
 
-    window: str = "B3"
+    window: Window = "B3"
     method: Method = "cwola"
-    features: list[str] = ["m", "tau21", "tau32", "tau43"]
+    features: Annotated[list[str], Field(min_length=1)] = ["m", "tau21", "tau32", "tau43"]
     classifier: Literal["trees", "dense"] = "trees"
     combine: Literal["max", "sum"] = "max"
     fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -189,6 +234,28 @@ class SearchConfig(Section):
     limits: bool = True
     compare: list[Method] = []
     inject: InjectSection | None = None
+    collision_energy: Positive = 13_600.0
+
+    @property
+    def mass_window(self) -> MassWindow:
+        """The window with its sidebands.
+
+        Raises
+        ------
+        InputError
+            If no published window has the name.
+        """
+        if isinstance(self.window, WindowSection):
+            w = self.window
+            return MassWindow(f"{w.low:g} to {w.high:g} GeV", w.low, w.high, w.below, w.above)
+        if self.window not in WINDOWS:
+            raise InputError("search configuration", "window", self.window, f"one of {', '.join(WINDOWS)}")
+        return WINDOWS[self.window]
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of the search that the result is one of: the published search has 12."""
+        return lookelsewhere.PUBLISHED_WINDOWS if isinstance(self.window, str) else 1
 
     @model_validator(mode="after")
     def _has_trigger(self) -> SearchConfig:

@@ -10,7 +10,7 @@ selection comes from the sidebands alone, so that a signal cannot raise it; the 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from l1ad.errors import InputError
 from l1ad.search import methods, understand
-from l1ad.search.config import SearchConfig
+from l1ad.search.config import SearchConfig, SystematicsSection
 from l1ad.search.errors import FitError
-from l1ad.search.jets import WINDOWS, Dijets, require_counts
+from l1ad.search.jets import Dijets, require_counts
 from l1ad.search.methods import Tagged
 from l1ad.search.stats import dijet, limits, lookelsewhere
 from l1ad.search.stats.peak_model import PeakModel, spurious_signal
@@ -48,8 +48,8 @@ class Result:
     p_local, z_local, mass : of the most significant mass.
     p_window : global within the window, from toys, None without toys.
     p_window_gross_vitells : the same by extrapolation from a low level, None without toys.
-    p_global : times the 12 windows of the search; from the toys if at least ten of them reach the data, else from the
-        extrapolation.
+    p_global : times the windows of the search (12, or 1 for one of one's own); from the toys if at least ten of them
+        reach the data, else from the extrapolation.
     upper : for each mass the limit on the selected signal events, or why there is none.
     spurious : for each mass the events that the choice of the background function may feign, None without that.
     study : what the selection looks at, None for the inclusive search.
@@ -89,23 +89,22 @@ def search(
     ------
     InputError
         An unknown window or feature, weighted events, an empty window or sideband, too few events for the folds, masses
-        outside of the range of the fit.
+        outside of the range of the fit, or a range that starts below the spectrum.
     FitError
         If the background fit does not converge, or no tested mass has a fit that does.
     LeakError
         If a model scored what it had seen.
     """
-    if config.window not in WINDOWS:
-        raise InputError("search configuration", "window", config.window, f"one of {', '.join(WINDOWS)}")
-    window = WINDOWS[config.window]
+    window = config.mass_window
     require_counts("dijet search", events)
     used = events[events.in_signal_region()].heavier_first()
     if not len(used):
         raise InputError("dijet search", "signal region", "no event", "events with |delta eta| < 1.3")
     labels = window.labels(used.m_jj)
     masses = tested_masses(config, window.low, window.high)
+    dijet.check_falling(*dijet.histogram(used.m_jj, config.fit.low, config.fit.high, width=config.fit.bin_width))
     side = events[events.in_sideband()]
-    progress(f"{config.method}: {len(used)} events, {int((labels == 1).sum())} in the window {config.window}")
+    progress(f"{config.method}: {len(used)} events, {int((labels == 1).sum())} in the window {window.name}")
     tagged = methods.tag(used, labels, config, sideband=side, executor=executor)
     low, high, width = config.fit.low, config.fit.high, config.fit.bin_width
     counts, edges = dijet.histogram(used.m_jj[tagged.selected], low, high, width=width)
@@ -131,7 +130,7 @@ def search(
         p_extrapolated = lookelsewhere.gross_vitells(z_best, rises, level) if z_best > 0 else 1.0
         enough = p_window.p * p_window.n_toys >= 10
         within = p_window.p if enough else p_extrapolated
-        p_global = min(within * lookelsewhere.PUBLISHED_WINDOWS, 1.0)
+        p_global = min(within * config.n_windows, 1.0)
     upper: tuple[limits.Limit | FitError, ...] = ()
     spurious: tuple[float | None, ...] = ()
     if config.limits:
@@ -200,8 +199,25 @@ def limit_model(
     that the search does not choose from: of a function with fewer it would find nothing. None where there is no such
     function, or too few events for its fit to converge.
     """
-    s = config.systematics
-    assert s is not None
+    model, spurious = category_model([counts], edges, config, [order], mass, efficiency=efficiency)
+    return model, spurious[0]
+
+
+def category_model(
+    counts: Sequence[FloatArray],
+    edges: FloatArray,
+    config: SearchConfig,
+    orders: Sequence[int],
+    mass: float,
+    *,
+    shares: Sequence[float] = (),
+    efficiency: float = 0.0,
+) -> tuple[PeakModel, tuple[float | None, ...]]:
+    """`limit_model` of several exclusive selections that share the signal, and the spurious signal in each.
+
+    `shares` are the fractions of the signal in each, which sum to 1; all of it in each if there are none.
+    """
+    s = config.systematics or SystematicsSection(scale=0.0, resolution=0.0, luminosity=0.0, background_function=False)
     nominal = config.peak.at(mass).probabilities(edges)
     shifts = {}
     if s.scale:
@@ -210,19 +226,22 @@ def limit_model(
         shifts["resolution"] = tuple(
             config.peak.at(mass, resolution=1 + k * s.resolution).probabilities(edges) for k in (-1, 1)
         )
-    spurious = None
-    if s.background_function:
-        with contextlib.suppress(FitError):
-            spurious = abs(spurious_signal(counts, edges, nominal, order, order + 1)) if order < 4 else None
+    n = len(counts)
+    spurious: list[float | None] = [None] * n
+    for c, (values, order) in enumerate(zip(counts, orders)):
+        if s.background_function and order < 4:
+            with contextlib.suppress(FitError):
+                spurious[c] = abs(spurious_signal(values, edges, nominal, order, order + 1))
     model = PeakModel(
-        edges=(edges,),
-        shapes=(nominal,),
-        orders=(order,),
-        shifts=({k: (a, b) for k, (a, b) in shifts.items()},),
+        edges=(edges,) * n,
+        shapes=(nominal,) * n,
+        orders=tuple(orders),
+        shifts=({k: (a, b) for k, (a, b) in shifts.items()},) * n,
         normalisation={k: v for k, v in (("efficiency", efficiency), ("luminosity", s.luminosity)) if v},
-        spurious=(spurious or 0.0,),
+        spurious=tuple(v or 0.0 for v in spurious),
+        shares=tuple(shares),
     )
-    return model, spurious
+    return model, tuple(spurious)
 
 
 def tested_masses(config: SearchConfig, low: float, high: float) -> list[float]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,11 @@ import numpy.typing as npt
 from l1ad.errors import InputError
 from l1ad.io import write_json, write_text
 from l1ad.search import methods
-from l1ad.search.config import SearchConfig
-from l1ad.search.dijet_search import limit_model
+from l1ad.search.config import PeakSection, SearchConfig
+from l1ad.search.dijet_search import category_model
 from l1ad.search.errors import FitError
-from l1ad.search.jets import WINDOWS, Dijets, concatenate, require_counts
-from l1ad.search.stats import dijet, injection, limits
+from l1ad.search.jets import Dijets, concatenate, require_counts
+from l1ad.search.stats import crystal_ball, dijet, injection, limits
 from l1ad.trigger import Trigger
 
 FloatArray = npt.NDArray[np.float64]
@@ -68,8 +68,10 @@ class Injection:
         if not self.luminosity > 0 or not 0 < self.acceptance <= 1:
             found = f"{self.luminosity:g}, {self.acceptance:g}"
             raise InputError("injection", "luminosity, acceptance", found, "positive, acceptance at most 1")
-        if not self.config.fit.low < self.mass < self.config.fit.high:
-            expected = f"{self.config.fit.low:g} to {self.config.fit.high:g} GeV, the range of the fit"
+        fit, window = self.config.fit, self.config.mass_window
+        low, high = max(fit.low, window.low), min(fit.high, window.high)
+        if not low <= self.mass < high:
+            expected = f"{low:g} to {high:g} GeV, in the window {window.name} and the range of the fit"
             raise InputError("injection", "mass", f"{self.mass:g} GeV", expected)
         for name, events in (("data", self.data), ("signal", self.signal)):
             require_counts(f"injection: {name}", events)
@@ -101,7 +103,9 @@ class Injection:
         -------
         ``injected`` events, ``efficiency`` of signal region and selection together for the signal, ``selected`` events,
         expected limit on the selected signal events ``n95`` (and ``n95 10 %`` ... with so much uncertainty of the
-        efficiency), and the expected significances ``z`` after and ``z_inclusive`` before the selection.
+        efficiency), the same as ``observed``, ``observed 10 %`` ... for the data with what was injected, and the
+        expected significances ``z`` after and ``z_inclusive`` before the selection. Where the selection has categories
+        they are fitted together, with the shares of the signal that is measured.
 
         Raises
         ------
@@ -121,8 +125,7 @@ class Injection:
         order = rng.permutation(len(region))
         n_region = int(np.sum(self.data.in_signal_region()))
         used = concatenate([self.data[self.data.in_signal_region()], region[order]]).heavier_first()
-        window = WINDOWS[self.config.window]
-        labels = window.labels(used.m_jj)
+        labels = self.config.mass_window.labels(used.m_jj)
         labels[n_region + n :] = methods.SPECTATOR
         config = self.config.model_copy(update={"seed": int(rng.integers(0, 2**31 - 1))})
         sideband = self.data[self.data.in_sideband()]
@@ -131,26 +134,36 @@ class Injection:
         measured = injected & (labels == methods.SPECTATOR)
         selection = float(np.mean(tagged.selected[measured]))
         real = ~measured
+        # One selection, or the categories of the regression, which hold different shares of signal and background.
+        groups = [tagged.selected] if tagged.category is None else [tagged.category == c for c in (1, 2, 3)]
+        kept = np.array([float(np.mean(g[measured])) for g in groups])
+        z = [self._significance(used.m_jj[g & ~injected], n * k) for g, k in zip(groups, kept)]
         return {
             "injected": float(n),
             "efficiency": inside * selection,
             "selected": float(np.sum(tagged.selected & real)),
-            **self._expected_limits(used.m_jj[tagged.selected & real]),
-            "z": self._significance(used.m_jj[tagged.selected & ~injected], n * selection),
+            **self._limits([used.m_jj[g & real] for g in groups], kept),
+            "z": float(np.sqrt(np.sum(np.square(z)))),
             "z_inclusive": self._significance(used.m_jj[~injected], float(n)),
         }
 
-    def _expected_limits(self, masses: FloatArray) -> dict[str, float]:
+    def _limits(self, masses: Sequence[FloatArray], kept: FloatArray) -> dict[str, float]:
+        """Expected and observed limits on the signal in all selections; `kept` is its efficiency in each."""
         fit = self.config.fit
-        counts, edges = dijet.histogram(masses, fit.low, fit.high, width=max(fit.bin_width, _BIN_WIDTH))
-        order = dijet.choose_order(counts, edges, self.mass, orders=fit.orders).order
-        if self.config.systematics is None:
-            plain = limits.DijetModel(edges, self.config.peak.at(self.mass).probabilities(edges), order)
-            return {"n95": limits.asymptotic_limit(plain, counts).expected[2]}
-        found = {}
-        for error in (0.0, *_EFFICIENCY_ERRORS):
-            model, _ = limit_model(counts, edges, self.config, order, self.mass, efficiency=error)
-            found[_n95(error)] = limits.asymptotic_limit(model, model.data(counts)).expected[2]
+        width = max(fit.bin_width, _BIN_WIDTH)
+        # Without any signal to measure with, as without an efficiency, all shares are as good.
+        shares = kept / kept.sum() if kept.sum() > 0 else np.full(kept.size, 1.0 / kept.size)
+        spectra = [dijet.histogram(m, fit.low, fit.high, width=width) for m in masses]
+        edges = spectra[0][1]
+        counts = [c for c, _ in spectra]
+        orders = [dijet.choose_order(c, edges, self.mass, orders=fit.orders).order for c in counts]
+        found: dict[str, float] = {}
+        for error in (0.0, *_EFFICIENCY_ERRORS) if self.config.systematics is not None else (0.0,):
+            model, _ = category_model(
+                counts, edges, self.config, orders, self.mass, shares=shares.tolist(), efficiency=error
+            )
+            limit = limits.asymptotic_limit(model, model.data(*counts))
+            found |= {_at("n95", error): limit.expected[2], _at("observed", error): limit.observed}
         return found
 
     def _significance(self, background: FloatArray, n_signal: float) -> float:
@@ -160,9 +173,9 @@ class Injection:
         return expected_significance(counts, edges, peak, n_signal, self.mass, orders=fit.orders)
 
 
-def _n95(error: float) -> str:
-    """The name of the limit with a relative uncertainty of the efficiency."""
-    return f"n95 {100 * error:g} %" if error else "n95"
+def _at(name: str, error: float) -> str:
+    """The name of a limit with a relative uncertainty of the efficiency."""
+    return f"{name} {100 * error:g} %" if error else name
 
 
 def expected_significance(
@@ -191,7 +204,8 @@ class Scan:
     values : medians over the repetitions by name, see `Injection.__call__`, shape (n,) each; ``n95`` is that of the
         limit, with the uncertainty of the efficiency.
     failed : cross section and reason of each training that gave no result.
-    limit : by the intersection, None if there is none.
+    limit : expected, by the intersection, None if there is none.
+    observed : the same of the data, None if the scan does not begin without signal or there is none.
     reach : smallest cross section with an expected significance of 3 and 5; infinite beyond the scan.
     reach_inclusive : the same without selection.
     moved : for each variation with trainings of its own, for each cross section the features that it moves, with the
@@ -205,6 +219,7 @@ class Scan:
     values: dict[str, FloatArray]
     failed: tuple[tuple[float, str], ...]
     limit: injection.InjectionLimit | None
+    observed: injection.InjectionLimit | None
     reach: dict[float, float]
     reach_inclusive: dict[float, float]
     moved: dict[str, dict[float, dict[str, float]]]
@@ -230,6 +245,9 @@ def scan(
     FitError
         If no training at all gives a result.
     """
+    region = what.data.m_jj[what.data.in_signal_region()]
+    fit = what.config.fit
+    dijet.check_falling(*dijet.histogram(region, fit.low, fit.high, width=max(fit.bin_width, _BIN_WIDTH)))
     todo = injection.tasks(cross_sections, repeats=repeats, seed=what.config.seed)
     progress(f"{len(todo)} trainings at {len(cross_sections)} cross sections")
     outcomes = injection.run(what, todo, folder, executor=executor, context=what.context)
@@ -254,21 +272,30 @@ def scan(
         sources[source] = np.maximum(sources.get(source, np.zeros(sigma.size)), np.abs(change))
     uncertainty = np.sqrt(sum((v**2 for v in sources.values()), np.zeros(sigma.size)))
     if moved:
-        # A log-normal uncertainty enters the limit with its square.
-        nodes = np.array([0.0, *_EFFICIENCY_ERRORS])
-        curves = np.stack([values[_n95(e)] for e in nodes], axis=1)
-        # An efficiency that is known to worse than the last of them, or not at all, excludes nothing.
-        known = np.array([np.interp(u**2, nodes**2, c) for u, c in zip(np.minimum(uncertainty, nodes[-1]), curves)])
-        values["n95"] = np.where(uncertainty <= nodes[-1], known, np.inf)
-    found = None
+        values["n95"] = _with_uncertainty("n95", values, uncertainty)
+    found, observed = None, None
+    given = {"luminosity": what.luminosity, "acceptance": what.acceptance}
     try:
-        found = injection.limit(
-            sigma, values["efficiency"], values["n95"], luminosity=what.luminosity, acceptance=what.acceptance
-        )
+        found = injection.limit(sigma, values["efficiency"], values["n95"], **given)
+        if sigma[0] == 0.0:
+            # The data themselves: what is selected without injection, against the efficiency at each cross section.
+            alone = {k: np.full(sigma.size, v[0]) for k, v in values.items()}
+            n_observed = _with_uncertainty("observed", alone, uncertainty) if moved else alone["observed"]
+            observed = injection.limit(sigma, values["efficiency"], n_observed, **given)
     except FitError as error:
         failed = (*failed, (float("nan"), str(error)))
     reaches = [{z: injection.reach(sigma, values[name], level=z) for z in (3.0, 5.0)} for name in ("z", "z_inclusive")]
-    return Scan(sigma, values, failed, found, reaches[0], reaches[1], moved, changes, uncertainty)
+    return Scan(sigma, values, failed, found, observed, reaches[0], reaches[1], moved, changes, uncertainty)
+
+
+def _with_uncertainty(name: str, values: Mapping[str, FloatArray], uncertainty: FloatArray) -> FloatArray:
+    """A limit at each injection with the uncertainty of its efficiency."""
+    # A log-normal uncertainty enters the limit with its square.
+    nodes = np.array([0.0, *_EFFICIENCY_ERRORS])
+    curves = np.stack([values[_at(name, e)] for e in nodes], axis=1)
+    # An efficiency that is known to worse than the last of them, or not at all, excludes nothing.
+    known = np.array([np.interp(u**2, nodes**2, c) for u, c in zip(np.minimum(uncertainty, nodes[-1]), curves)])
+    return np.where(uncertainty <= nodes[-1], known, np.inf)
 
 
 def _systematics(
@@ -322,8 +349,8 @@ def _systematics(
     return moved, changes, failed
 
 
-def write(found: Scan, folder: str | Path) -> tuple[Path, ...]:
-    """``limits.json`` and ``hepdata/injection.yaml``; returns their paths."""
+def write(found: Scan, folder: str | Path, *, energy: float = 13_600.0) -> tuple[Path, ...]:
+    """``limits.json`` and ``hepdata/`` (collisions of `energy` GeV); returns the paths."""
     import yaml
 
     base = Path(folder)
@@ -339,6 +366,7 @@ def write(found: Scan, folder: str | Path) -> tuple[Path, ...]:
         "failed": [[number(s), reason] for s, reason in found.failed],
         "limit_fb": None if found.limit is None else found.limit.limit,
         "bracketed": None if found.limit is None else found.limit.bracketed,
+        "observed_limit_fb": None if found.observed is None else found.observed.limit,
         "reach_fb": {f"{z:g} sigma": number(s) for z, s in found.reach.items()},
         "reach_inclusive_fb": {f"{z:g} sigma": number(s) for z, s in found.reach_inclusive.items()},
         "systematics": {
@@ -368,8 +396,17 @@ def write(found: Scan, folder: str | Path) -> tuple[Path, ...]:
             for key, text in names.items()
         ],
     }
-    write_text(base / "hepdata" / "injection.yaml", yaml.safe_dump(table_, sort_keys=False))
-    return base / "limits.json", base / "hepdata" / "injection.yaml"
+    document = {
+        "name": "Injection scan",
+        "description": "Efficiency, expected limit and expected significance against the injected cross section.",
+        "keywords": [{"name": "cmenergies", "values": [energy]}, {"name": "phrases", "values": ["dijet"]}],
+        "data_file": "injection.yaml",
+    }
+    submission = yaml.safe_dump_all([{"comment": "Limits by injection", "additional_resources": []}, document])
+    tables = base / "hepdata"
+    write_text(tables / "injection.yaml", yaml.safe_dump(table_, sort_keys=False))
+    write_text(tables / "submission.yaml", str(submission))
+    return base / "limits.json", tables / "injection.yaml", tables / "submission.yaml"
 
 
 def _hepdata(value: float) -> float | str:
@@ -395,10 +432,31 @@ def table(found: Scan) -> str:
     lines += [f"failed at {s:g} fb: {reason}" for s, reason in found.failed]
     if found.limit is not None:
         note = "" if found.limit.bracketed else " (the scan does not bracket it)"
-        lines.append(f"limit: {found.limit.limit:.4g} fb{note}")
+        lines.append(f"limit: {found.limit.limit:.4g} fb expected{note}")
+    if found.observed is not None:
+        note = "" if found.observed.bracketed else " (the scan does not bracket it)"
+        lines.append(f"limit: {found.observed.limit:.4g} fb observed{note}")
     for z in found.reach:
         lines.append(f"{z:g} sigma at {found.reach[z]:.4g} fb, without selection at {found.reach_inclusive[z]:.4g} fb")
     return "\n".join(lines)
+
+
+def with_peak_of(signal: Dijets, config: SearchConfig, mass: float) -> tuple[SearchConfig, crystal_ball.PeakShapeFit]:
+    """The configuration with the peak that a simulated signal of this mass has in the signal region.
+
+    Raises
+    ------
+    InputError
+        If the signal is too few events, or its dijets are of another mass.
+    FitError
+        If the fit does not converge.
+    """
+    found = crystal_ball.fit(signal.m_jj[signal.in_signal_region()], weights=None)
+    if not 0.7 < found.peak.mean / mass < 1.3:
+        expected = f"dijets of the resonance at {mass:g} GeV"
+        raise InputError("injection", "signal", f"a peak at {found.peak.mean:.0f} GeV", expected)
+    relative = {**asdict(found.peak), "mean": found.peak.mean / mass, "sigma": found.peak.sigma / mass}
+    return config.model_copy(update={"peak": PeakSection(**relative)}), found
 
 
 def variations(signal: Dijets, *, scale: float = 0.01, smearing: float = 0.1, seed: int = 0) -> dict[str, Dijets]:

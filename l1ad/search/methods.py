@@ -25,6 +25,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Label of events that are scored but teach nothing and set no threshold: simulated signal that measures an efficiency.
 SPECTATOR = -2
+#: Selected fraction in a window that is none of the published ones: that of CATHODE in all windows (arXiv:2412.03747).
+_OWN_FRACTION = 0.01
 #: Bins of the mass in which the selected fraction is compared.
 _FLATNESS_BINS = 5
 
@@ -107,6 +109,13 @@ def classifier(config: SearchConfig) -> weak.Classifier:
     return weak.Trees(**config.trees.model_dump())
 
 
+def selected_fraction(config: SearchConfig) -> float:
+    """Fraction of the sidebands that weak supervision selects: the configuration's or the published one."""
+    if config.fraction is not None:
+        return config.fraction
+    return weak.PUBLISHED_FRACTIONS[config.window] if isinstance(config.window, str) else _OWN_FRACTION
+
+
 def identities(events: Dijets) -> npt.NDArray[np.int64]:
     """Identity of each event from its content: one that is stored twice must not be trained on and scored."""
     return folds.content_ids(np.concatenate([events.jets.reshape(len(events), -1), events.m_jj[:, None]], axis=1))
@@ -127,7 +136,7 @@ def _weak(
     rng = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(0,)))
     plan = folds.plan(identities(used), rng, n_outer=config.folds.outer, n_inner=config.folds.inner)
     scored = folds.cross_score(columns, plan, fit, seed=config.seed, executor=executor)
-    fraction = config.fraction or weak.PUBLISHED_FRACTIONS[config.window]
+    fraction = selected_fraction(config)
     # The sidebands alone set the threshold, so that a signal cannot raise it.
     side = labels == 0
     selected = folds.select(scored.scores, plan, fraction, within=side)

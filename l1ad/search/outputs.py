@@ -220,7 +220,7 @@ def hepdata(result: Result) -> dict[str, str]:
         documents.append(
             {
                 "name": names[stem],
-                "description": f"{names[stem]} in window {result.config.window}.",
+                "description": f"{names[stem]} in window {result.config.mass_window.name}.",
                 "keywords": [{"name": "cmenergies", "values": [13600.0]}, {"name": "phrases", "values": ["dijet"]}],
                 "data_file": file,
             }

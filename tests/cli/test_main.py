@@ -42,7 +42,8 @@ def test_help_and_version_are_status_0():
 @pytest.mark.parametrize(
     "verb",
     ["run", "train", "freeze", "tune", "assemble", "convert", "validate", "calibrate", "report", "score", "display",
-     "catalogue", "doctor", "data convert", "data inspect", "data simulate", "data realism", "search dijet"],
+     "catalogue", "doctor", "data convert", "data inspect", "data simulate", "data realism", "search dijet",
+     "search limits", "search peak", "search simulate"],
 )  # fmt: skip
 def test_every_verb_has_an_example(verb):
     result = l1ad(*verb.split(), "--help")

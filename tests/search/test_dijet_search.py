@@ -11,9 +11,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from l1ad.configs import check_config
 from l1ad.errors import ConfigError, InputError
 from l1ad.report import search_page
-from l1ad.search import dijet_search, jets, outputs
+from l1ad.search import dijet_search, jets, methods, outputs, weak
 from l1ad.search.config import SearchConfig
 from l1ad.search.errors import FitError
 from l1ad.search.stats import dijet, limits
@@ -310,3 +311,89 @@ def test_samples_are_put_together() -> None:
     assert len(both) == 40
     assert both.names == b.names[:5]
     np.testing.assert_array_equal(both.m_jj, np.concatenate([a.m_jj, b.m_jj]))
+
+
+def test_a_window_of_ones_own() -> None:
+    window = {"low": 2465, "high": 3013, "below": 2017, "above": 3682}
+    events = _dijets(12_000, 60)
+    named, own = (dijet_search.search(events, _config(window=w, toys=20)) for w in ("A3", window))
+    # The same window by numbers: the same scores; one window of the search instead of twelve.
+    np.testing.assert_array_equal(own.tagged.scores, named.tagged.scores)
+    assert own.z_local == named.z_local
+    assert own.p_window is not None
+    assert own.p_global is not None
+    assert named.p_global == pytest.approx(min(12 * own.p_global, 1.0))
+    page = search_page.render(own, sample="Toy dijets.")
+    assert "2465 to 3013 GeV" in page
+    assert "this window alone" in page
+    with pytest.raises(ConfigError, match="below < low < high < above"):
+        check_config(SearchConfig, {"window": {**window, "below": 2500}}, where="x.yaml")
+    # Without a fraction: 1 % of the sidebands, as in every window of CATHODE.
+    assert methods.selected_fraction(_config(window=window, fraction=None)) == 0.01
+    assert methods.selected_fraction(_config(fraction=None)) == weak.PUBLISHED_FRACTIONS["A3"]
+
+
+def test_a_signal_does_not_weaken_the_expected_limit() -> None:
+    # The expected limit is that without signal: what is in the data enters through the fit to them only.
+    def expected(n_signal: int) -> float:
+        config = _config(method="inclusive", limits=True, systematics={}, mass_step=2700.0)
+        found = dijet_search.search(_dijets(12_000, n_signal), config).upper[0]
+        assert isinstance(found, limits.Limit)
+        return found.expected[2]
+
+    assert expected(150) < 1.6 * expected(0)
+
+
+def test_a_range_that_starts_below_the_data_is_refused() -> None:
+    events = _dijets(20_000, 0)
+    with pytest.raises(InputError, match="range that starts where it falls"):
+        dijet_search.search(events[events.m_jj > 2000.0], _config(method="inclusive", window="A3"))
+
+
+def test_shapes_of_simulated_signals_from_the_command_line(tmp_path: Path) -> None:
+    from l1ad.cli import app
+
+    _dijets(0, 3000).write(tmp_path / "narrow.h5")
+    out = tmp_path / "peaks.json"
+    words = ["search", "peak", f"{tmp_path / 'narrow.h5'}=2700", "--out", str(out)]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    config = _config(peak={"file": str(out)})
+    peak = config.peak.at(2700.0)
+    # A Gaussian of 90 GeV was put in.
+    assert peak.mean == pytest.approx(2700.0, abs=10.0)
+    assert peak.sigma == pytest.approx(90.0, rel=0.05)
+    moved = config.peak.at(2700.0, scale=1.01, resolution=1.1)
+    assert (moved.mean, moved.sigma) == pytest.approx((1.01 * peak.mean, 1.1 * peak.sigma))
+    by_hand = _config().peak.at(2700.0, scale=1.01, resolution=1.1)
+    plain = _config().peak.at(2700.0)
+    assert (by_hand.mean, by_hand.sigma) == pytest.approx((1.01 * plain.mean, 1.1 * plain.sigma))
+    for bad, message in (("narrow.h5", "FILE=MASS"), ("narrow.h5=x", "FILE=MASS"), ("narrow.h5=9000", "peak at 2")):
+        with pytest.raises(InputError, match=message):
+            CliRunner().invoke(app, ["search", "peak", f"{tmp_path}/{bad}", "--out", str(out)], catch_exceptions=False)
+
+
+def test_what_is_injected_is_signal_and_no_event_counts_twice(tmp_path: Path) -> None:
+    from l1ad.cli.search import _data
+
+    events, signal = _dijets(2000, 0), _dijets(500, 40, seed=9)
+    events.write(tmp_path / "events.h5")
+    signal.write(tmp_path / "signal.h5")
+    data, _ = _data(_config(), [tmp_path / "events.h5"], tmp_path / "signal.h5", 30)
+    assert int(np.sum(data.label == 1)) == 30
+    assert len(data) == 2030
+    with pytest.raises(InputError, match="found 40, expected at least 41"):
+        _data(_config(), [tmp_path / "events.h5"], tmp_path / "signal.h5", 41)
+    with pytest.raises(InputError, match="background only"):
+        _data(_config(), [tmp_path / "events.h5"], tmp_path / "events.h5", 5)
+    with pytest.raises(InputError, match="2000 that are there twice"):
+        _data(_config(), [tmp_path / "events.h5"] * 2, None, 0)
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_search(tmp_path: Path) -> None:
+    from l1ad.cli import app
+
+    (tmp_path / "file").write_text("in the way")
+    words = ["search", "dijet", "dijet_quickstart", "--out", str(tmp_path / "file" / "out"), "--events", "nothing.h5"]
+    with pytest.raises(InputError, match="file is a file"):
+        CliRunner().invoke(app, words, catch_exceptions=False)

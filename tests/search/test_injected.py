@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from l1ad.errors import InputError
-from l1ad.search import injected, jets
+from l1ad.search import injected, jets, methods
 from l1ad.search.config import SearchConfig
 from l1ad.search.errors import FitError
-from l1ad.search.stats import dijet, injection
+from l1ad.search.methods import Tagged
+from l1ad.search.stats import dijet, injection, limits
 from l1ad.search.stats.crystal_ball import CrystalBall
 
 CONFIG = SearchConfig.model_validate(
@@ -176,7 +179,7 @@ def test_an_efficiency_that_is_not_known_gives_no_limit(
         varied = self.signal is not nominal
         if varied and how == "failed":
             raise FitError("did not converge")
-        names = ("n95", *(f"n95 {p} %" for p in (10, 30, 60)))
+        names = (n + p for n in ("n95", "observed") for p in ("", " 10 %", " 30 %", " 60 %"))
         return {"injected": 1.0, "efficiency": 0.9 if varied else 0.3, "selected": 9.0, "z": 1.0, "z_inclusive": 1.0,
                 **dict.fromkeys(names, 20.0)}  # fmt: skip
 
@@ -204,3 +207,72 @@ def test_a_stored_training_knows_its_constituents(what: injected.Injection) -> N
     two = replace(what, signal=replace(what.signal, constituents=2 * some))
     names = replace(what, signal=replace(what.signal, names=("pt", "eta", "phi", "m", "tau2", "tau1")))
     assert len({w.context["events"] for w in (what, one, two, names)}) == 4
+
+
+def test_the_peak_is_that_of_the_signal(what: injected.Injection) -> None:
+    config, found = injected.with_peak_of(what.signal, CONFIG, 2700.0)
+    peak = config.peak.at(2700.0)
+    assert list(vars(peak).values()) == pytest.approx(list(vars(found.peak).values()))
+    # A Gaussian of 90 GeV.
+    assert peak.mean == pytest.approx(2700.0, abs=15.0)
+    assert peak.sigma == pytest.approx(90.0, rel=0.1)
+    with pytest.raises(InputError, match="a peak at 2"):
+        injected.with_peak_of(what.signal, CONFIG, 5000.0)
+
+
+def test_observed_limits_are_those_of_the_data(what: injected.Injection, tmp_path: Path) -> None:
+    found = injected.scan(what, [0.0, 2.0, 12.0], tmp_path)
+    assert found.observed is not None
+    assert found.limit is not None
+    # By hand, from the training without injection.
+    alone = what(injection.tasks([0.0, 2.0, 12.0], seed=CONFIG.seed)[0])
+    by_hand = injection.limit(found.cross_sections, found.values["efficiency"], alone["observed"], luminosity=10.0)
+    assert found.observed.limit == pytest.approx(by_hand.limit)
+    np.testing.assert_allclose(found.observed.excluded, by_hand.excluded)
+    content = json.loads(injected.write(found, tmp_path)[0].read_text())
+    assert content["observed_limit_fb"] == found.observed.limit
+    assert "observed" in injected.table(found)
+    without = injected.scan(what, [2.0, 12.0], tmp_path / "without")
+    assert without.observed is None
+
+
+def test_categories_are_fitted_together(what: injected.Injection, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SearchConfig.model_validate({**CONFIG.model_dump(), "method": "vae_qr"})
+
+    def run(chosen: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> dict[str, float]:
+        def tag(used: jets.Dijets, *_: object, **__: object) -> Tagged:
+            category = chosen(used.label, np.arange(len(used))).astype(np.int8)
+            return Tagged("vae_qr", category.astype(float), category >= 1, category)
+
+        monkeypatch.setattr(methods, "tag", tag)
+        return dict(replace(what, config=config)(injection.Task(0, 0, 0.0, 1)))
+
+    # Half of all events, by chance in three categories of which each is like the whole.
+    one = run(lambda _label, row: np.where(row % 2 == 0, 1 + row // 2 % 3, 0))
+    assert one["efficiency"] == pytest.approx(0.5, abs=0.05)
+    model = limits.DijetModel(np.linspace(1500, 5500, 81), CONFIG.peak.at(2700.0).probabilities(
+        np.linspace(1500, 5500, 81)), 2)  # fmt: skip
+    kept = what.data.m_jj[::2]
+    together = limits.asymptotic_limit(model, np.histogram(kept, model.edges)[0]).expected[2]
+    assert one["n95"] == pytest.approx(together, rel=0.1)
+    # The signal in the purest one only: a better limit.
+    pure = run(
+        lambda label, row: np.where(
+            label == 1, 3, np.where(row % 2 == 0, np.where(row % 20 == 0, 3, 1 + row // 2 % 2), 0)
+        )
+    )
+    assert pure["n95"] < 0.7 * one["n95"]
+
+
+def test_a_mass_outside_of_the_window_is_refused(what: injected.Injection) -> None:
+    with pytest.raises(InputError, match="window A3"):
+        replace(what, mass=4000.0)
+
+
+def test_tables_of_a_scan_are_a_submission(what: injected.Injection, tmp_path: Path) -> None:
+    found = injected.scan(what, [0.0, 12.0], tmp_path)
+    injected.write(found, tmp_path, energy=13_000.0)
+    first, *tables = yaml.safe_load_all((tmp_path / "hepdata" / "submission.yaml").read_text())
+    assert "comment" in first
+    assert [(tmp_path / "hepdata" / t["data_file"]).is_file() for t in tables] == [True]
+    assert tables[0]["keywords"][0]["values"] == [13_000.0]

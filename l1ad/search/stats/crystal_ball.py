@@ -10,16 +10,21 @@ low side, to ``exp(-a^2/2) (1 + a (-t - a)/n)^-n`` (on the high side with t), co
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from l1ad.errors import InputError
+from l1ad.io import read_json, write_json
 from l1ad.search.errors import FitError
 
 FloatArray = npt.NDArray[np.float64]
+
+FORMAT = "l1ad-peak-shapes"
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,7 @@ def fit(masses: npt.ArrayLike, *, weights: npt.ArrayLike | None = None, bins: in
 
 @dataclass(frozen=True)
 class Interpolation:
-    """Peaks at simulated masses, and between them.
+    """Peaks at simulated masses, and between them; a single one is scaled with the mass.
 
     Attributes
     ----------
@@ -207,13 +212,42 @@ class Interpolation:
         if self.efficiency and len(self.efficiency) != len(self.masses):
             raise InputError("signal interpolation", "efficiency", len(self.efficiency), f"{len(self.masses)}")
 
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Interpolation:
+        """Read what `write` wrote.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read or is something else.
+        """
+        name = os.fspath(path)
+        content = read_json(name)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            found = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise InputError(name, "format", found, FORMAT)
+        if content.get("format_version") != FORMAT_VERSION:
+            raise InputError(name, "format_version", content.get("format_version"), FORMAT_VERSION)
+        try:
+            rows = [{k: float(v) for k, v in row.items()} for row in content["shapes"]]
+            masses = tuple(row.pop("mass") for row in rows)
+            return cls(masses, tuple(CrystalBall(**row) for row in rows))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            names = ", ".join(f.name for f in fields(CrystalBall))
+            raise InputError(name, "shapes", f"{type(error).__name__}: {error}", f"mass, {names} of each") from error
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write masses and peaks as JSON; efficiencies are not kept."""
+        shapes = [{"mass": m, **asdict(p)} for m, p in zip(self.masses, self.peaks)]
+        write_json(path, {"format": FORMAT, "format_version": FORMAT_VERSION, "shapes": shapes})
+
     def at(self, mass: float) -> CrystalBall:
         """The peak at `mass`: mean/mass, sigma/mass and the tails follow a monotone cubic (PCHIP) in the mass.
 
         Raises
         ------
         InputError
-            Outside of the simulated masses: the shape is not extrapolated.
+            Outside of the simulated masses if there are several: the shape is not extrapolated.
         """
         self._check(mass)
         names = [f.name for f in fields(CrystalBall)]
@@ -236,7 +270,7 @@ class Interpolation:
         return tuple(float(v) for v in first + step * np.arange(int(np.floor((last - first) / step + 1e-9)) + 1))
 
     def _check(self, mass: float) -> None:
-        if not self.masses[0] <= mass <= self.masses[-1]:
+        if len(self.masses) > 1 and not self.masses[0] <= mass <= self.masses[-1]:
             expected = f"{self.masses[0]:g} to {self.masses[-1]:g} GeV"
             raise InputError("signal interpolation", "mass", f"{mass:g} GeV", expected)
 

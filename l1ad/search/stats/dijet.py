@@ -179,6 +179,30 @@ def histogram(
     return counts, np.asarray(edges, np.float64)
 
 
+def check_falling(counts: npt.ArrayLike, edges: npt.ArrayLike) -> None:
+    """Refuse a spectrum that has not begun to fall where the range starts: no function here describes a turn-on.
+
+    The first of the published bins must not have fewer events per GeV than a later one, by five standard deviations.
+
+    Raises
+    ------
+    InputError
+        Naming the bin that has more.
+    """
+    e = np.asarray(edges, np.float64)
+    n = check_histogram("dijet spectrum", counts, e)
+    inside = [edge for edge in PUBLISHED_EDGES if e[0] < edge < e[-1]]
+    first = np.array(sorted({0, *(int(np.argmin(np.abs(e - edge))) for edge in inside)} - {n.size}))
+    ends = np.append(e[first], e[-1])
+    events, width = np.add.reduceat(n, first), np.diff(ends)
+    density, variance = events / width, np.maximum(events, 1.0) / width**2
+    excess = (density - density[0]) / np.sqrt(variance + variance[0])
+    worst = int(np.argmax(excess))
+    if excess[worst] > 5.0:
+        found = f"{events[0]:.0f} events below {ends[1]:.0f} GeV, {events[worst]:.0f} from {ends[worst]:.0f} GeV on"
+        raise InputError("dijet spectrum", f"low end at {e[0]:g} GeV", found, "a range that starts where it falls")
+
+
 def fit_background(
     counts: npt.ArrayLike, edges: npt.ArrayLike, order: int = 3, *, sqrt_s: float = SQRT_S
 ) -> BackgroundFit:

@@ -233,10 +233,11 @@ class PeakModel:
 def spurious_signal(counts: npt.ArrayLike, edges: npt.ArrayLike, shape: npt.ArrayLike, order: int, other: int) -> float:
     """Signal events that a fit of `order` finds in the smooth spectrum that a fit of order `other` makes of the data.
 
-    Positive or negative; the size is an uncertainty of the signal yield from the choice of the function.
+    Positive or negative; the size is an uncertainty of the signal yield from the choice of the function. The other
+    function is fitted together with the peak: a signal in the data is none of the function's doing.
     """
-    smooth = dijet.fit_background(counts, edges, other)
-    return dijet.fit_peak(smooth.expected, edges, shape, order).signal
+    smooth = dijet.fit_peak(counts, edges, shape, other).background
+    return dijet.fit_peak(np.maximum(smooth, 0.0), edges, shape, order).signal
 
 
 def _n_log(n: FloatArray, rate: FloatArray) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -123,3 +125,23 @@ def test_shapes_that_are_none(field: str, value: float) -> None:
 def test_samples_that_cannot_be_fitted(masses: np.ndarray) -> None:
     with pytest.raises(InputError, match="Crystal Ball fit"):
         cb.fit(masses)
+
+
+def test_shapes_in_a_file(tmp_path: Path) -> None:
+    table = cb.Interpolation((2000.0, 3000.0), (cb.CrystalBall(1980.0, 70.0, 1.1, 2.5, 1.8, 6.0), PEAK))
+    table.write(tmp_path / "peaks.json")
+    again = cb.Interpolation.read(tmp_path / "peaks.json")
+    assert again == table
+    # One mass alone is scaled.
+    one = cb.Interpolation((3000.0,), (PEAK,)).at(1500.0)
+    assert (one.mean, one.sigma, one.n_low) == pytest.approx((0.5 * PEAK.mean, 0.5 * PEAK.sigma, PEAK.n_low))
+    content = (tmp_path / "peaks.json").read_text()
+    for bad, message in (
+        (content.replace("l1ad-peak-shapes", "other"), "format: found other"),
+        (content.replace('"sigma"', '"sigmas"'), "shapes"),
+        (content.replace("95.0", "-95.0"), "sigma"),
+        ("{", "JSON"),
+    ):
+        (tmp_path / "bad.json").write_text(bad)
+        with pytest.raises(InputError, match=message):
+            cb.Interpolation.read(tmp_path / "bad.json")

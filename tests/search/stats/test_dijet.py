@@ -322,3 +322,18 @@ def test_a_background_of_another_spectrum_is_refused() -> None:
         dijet.fit_peak(counts, COARSE, peak, 3, background=moved)
     with pytest.raises(InputError, match="bins"):
         dijet.choose_order([], [1.0], 2500.0)
+
+
+def test_a_range_that_starts_below_the_spectrum_is_refused() -> None:
+    expected = _expected(COARSE, 20_000)
+    for seed in range(5):
+        counts = np.random.default_rng(seed).poisson(expected)
+        dijet.check_falling(counts, COARSE)
+        # A peak is no turn-on; nor is a spectrum of a few events.
+        peak = CrystalBall(3000.0, 100.0, 1.5, 5.0, 1.5, 5.0).probabilities(COARSE)
+        dijet.check_falling(counts + np.round(300 * peak), COARSE)
+        dijet.check_falling(np.random.default_rng(seed).poisson(expected / 1000.0) + 1, COARSE)
+        # Selected from 2300 GeV on, but fitted from 1460.
+        cut = np.where(COARSE[:-1] < 2300.0, 0, counts)
+        with pytest.raises(InputError, match=r"low end at 1460 GeV: found 0 events below 15\d\d GeV"):
+            dijet.check_falling(cut, COARSE)

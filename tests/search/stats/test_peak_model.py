@@ -141,3 +141,10 @@ def test_bad_input() -> None:
         _model().fit(np.ones(3))
     with pytest.raises(InputError, match="'jes'"):
         _model(shifts=({"jes": (_peak(0.99), _peak(1.01))},), normalisation={"jes": 0.1})
+
+
+def test_a_signal_in_the_data_is_not_taken_for_a_fault_of_the_function() -> None:
+    # Smooth counts of the function itself: with a peak of any size on top nothing is feigned.
+    plain = _background(5000.0)
+    for n in (0.0, 50.0, 400.0):
+        assert abs(spurious_signal(plain + n * _peak(), EDGES, _peak(), 2, 3)) < 1.0
