@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from l1ad.search.jets import Dijets
     from l1ad.search.stats.crystal_ball import PeakShapeFit
 
-#: Probability of a chi2 below which a background fit is said to be none.
+#: Probability of a chi2 below which a fit is said to be none.
 _POOR_FIT = 1e-3
 
 
@@ -204,8 +204,9 @@ def _say(result: Result) -> None:
             f"{result.p_window_gross_vitells:.3g} by extrapolation; in the search {result.p_global:.3g}"
         )
     typer.echo(line)
-    if fit.chi2_p < _POOR_FIT:
-        typer.echo(f"the background fit does not describe the spectrum (p {fit.chi2_p:.1g}): do not use these results")
+    if result.described < _POOR_FIT:
+        text = f"background and peak together do not describe the spectrum (chi2 p {result.described:.1g})"
+        typer.echo(f"{text}: do not use these results")
     for order, reason in result.choice.failed.items():
         typer.echo(f"no fit with {order} parameters, so it was not chosen: {reason}")
     if result.scan.failed:

@@ -46,6 +46,8 @@ class Result:
     choice : the background fits and which order was chosen.
     scan : local p-values.
     p_local, z_local, mass : of the most significant mass.
+    described : probability of a chi2 at least as large as that of background and peak together at that mass: whether
+        the function describes the spectrum, be there a signal or not. nan without a degree of freedom.
     p_window : global within the window, from toys, None without toys.
     p_window_gross_vitells : the same by extrapolation from a low level, None without toys.
     p_global : times the windows of the search (12, or 1 for one of one's own); from the toys if at least ten of them
@@ -65,6 +67,7 @@ class Result:
     mass: float
     p_local: float
     z_local: float
+    described: float
     p_window: lookelsewhere.GlobalP | None
     p_window_gross_vitells: float | None
     p_global: float | None
@@ -135,7 +138,9 @@ def search(
     spurious: tuple[float | None, ...] = ()
     if config.limits:
         progress(f"limits at {len(masses)} masses")
-        upper, spurious = upper_limits(used.m_jj[tagged.selected], config, choice.order, masses)
+        upper, spurious = upper_limits(
+            used.m_jj[tagged.selected], config, choice.order, masses, signal_at=float(scan.masses[best])
+        )
     study = None
     if config.method != "inclusive":
         progress("what the selection looks at")
@@ -151,6 +156,9 @@ def search(
         mass=float(scan.masses[best]),
         p_local=float(scan.p0[best]),
         z_local=z_best,
+        described=dijet.goodness(
+            counts, edges, shape(float(scan.masses[best]), edges), choice.order, background=choice.fit
+        ),
         p_window=p_window,
         p_window_gross_vitells=p_extrapolated,
         p_global=p_global,
@@ -161,9 +169,17 @@ def search(
 
 
 def upper_limits(
-    selected_masses: npt.ArrayLike, config: SearchConfig, order: int, masses: list[float]
+    selected_masses: npt.ArrayLike,
+    config: SearchConfig,
+    order: int,
+    masses: list[float],
+    *,
+    signal_at: float | None = None,
 ) -> tuple[tuple[limits.Limit | FitError, ...], tuple[float | None, ...]]:
     """Limits on the selected signal events at each mass, with the systematic uncertainties of the configuration.
+
+    `signal_at` is the mass in GeV at which the data may hold a signal, which is not to be taken for a fault of the
+    background function; each mass itself if None.
 
     Returns
     -------
@@ -179,7 +195,7 @@ def upper_limits(
     feigned: list[float | None] = []
     for mass in masses:
         try:
-            model, spurious = limit_model(counts, edges, config, order, mass)
+            model, spurious = limit_model(counts, edges, config, order, mass, signal_at=signal_at)
             found.append(limits.asymptotic_limit(model, model.data(counts)))
             feigned.append(spurious)
         except FitError as error:
@@ -189,17 +205,24 @@ def upper_limits(
 
 
 def limit_model(
-    counts: FloatArray, edges: FloatArray, config: SearchConfig, order: int, mass: float, *, efficiency: float = 0.0
+    counts: FloatArray,
+    edges: FloatArray,
+    config: SearchConfig,
+    order: int,
+    mass: float,
+    *,
+    efficiency: float = 0.0,
+    signal_at: float | None = None,
 ) -> tuple[PeakModel, float | None]:
     """The likelihood of the limits at one mass, and the spurious signal in it.
 
-    `efficiency` is the relative uncertainty of the selection's efficiency.
+    `efficiency` is the relative uncertainty of the selection's efficiency, `signal_at` as for `upper_limits`.
 
     The spurious signal is what the fit finds in a smooth spectrum of the function with one more parameter, also one
     that the search does not choose from: of a function with fewer it would find nothing. None where there is no such
     function, or too few events for its fit to converge.
     """
-    model, spurious = category_model([counts], edges, config, [order], mass, efficiency=efficiency)
+    model, spurious = category_model([counts], edges, config, [order], mass, efficiency=efficiency, signal_at=signal_at)
     return model, spurious[0]
 
 
@@ -212,6 +235,7 @@ def category_model(
     *,
     shares: Sequence[float] = (),
     efficiency: float = 0.0,
+    signal_at: float | None = None,
 ) -> tuple[PeakModel, tuple[float | None, ...]]:
     """`limit_model` of several exclusive selections that share the signal, and the spurious signal in each.
 
@@ -227,11 +251,12 @@ def category_model(
             config.peak.at(mass, resolution=1 + k * s.resolution).probabilities(edges) for k in (-1, 1)
         )
     n = len(counts)
+    signal = config.peak.at(mass if signal_at is None else signal_at).probabilities(edges)
     spurious: list[float | None] = [None] * n
     for c, (values, order) in enumerate(zip(counts, orders)):
         if s.background_function and order < 4:
             with contextlib.suppress(FitError):
-                spurious[c] = abs(spurious_signal(values, edges, nominal, order, order + 1))
+                spurious[c] = abs(spurious_signal(values, edges, nominal, order, order + 1, signal=signal))
     model = PeakModel(
         edges=(edges,) * n,
         shapes=(nominal,) * n,

@@ -358,6 +358,31 @@ def fit_peak(
     )
 
 
+def goodness(
+    counts: npt.ArrayLike,
+    edges: npt.ArrayLike,
+    shape: npt.ArrayLike,
+    order: int,
+    *,
+    background: BackgroundFit | None = None,
+    sqrt_s: float = SQRT_S,
+) -> float:
+    """Probability of a chi2 at least as large as that of background and peak together, in the bins of `chi2_bins`.
+
+    nan without a degree of freedom. Arguments and errors as for `fit_peak`.
+    """
+    from scipy.stats import chi2
+
+    found = fit_peak(counts, edges, shape, order, background=background, sqrt_s=sqrt_s)
+    expected = np.maximum(found.background + found.signal * np.asarray(shape, np.float64), 0.0)
+    first = chi2_bins(edges, expected)
+    observed, predicted = np.add.reduceat(np.asarray(counts, np.float64), first), np.add.reduceat(expected, first)
+    ndof = int(first.size) - order - 2
+    if ndof < 1 or not np.all(predicted > 0):
+        return float("nan")
+    return float(chi2.sf(np.sum((observed - predicted) ** 2 / predicted), ndof))
+
+
 def check_shape(shape: npt.ArrayLike, n_bins: int) -> FloatArray:
     """A peak's bin probabilities as float64, if they are such.
 

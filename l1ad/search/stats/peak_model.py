@@ -230,13 +230,22 @@ class PeakModel:
         return events * shape, by_mu, by_theta
 
 
-def spurious_signal(counts: npt.ArrayLike, edges: npt.ArrayLike, shape: npt.ArrayLike, order: int, other: int) -> float:
+def spurious_signal(
+    counts: npt.ArrayLike,
+    edges: npt.ArrayLike,
+    shape: npt.ArrayLike,
+    order: int,
+    other: int,
+    *,
+    signal: npt.ArrayLike | None = None,
+) -> float:
     """Signal events that a fit of `order` finds in the smooth spectrum that a fit of order `other` makes of the data.
 
     Positive or negative; the size is an uncertainty of the signal yield from the choice of the function. The other
-    function is fitted together with the peak: a signal in the data is none of the function's doing.
+    function is fitted together with a peak, that of the shape or of the `signal` that the data may hold elsewhere: a
+    signal in the data is none of the function's doing.
     """
-    smooth = dijet.fit_peak(counts, edges, shape, other).background
+    smooth = dijet.fit_peak(counts, edges, shape if signal is None else signal, other).background
     return dijet.fit_peak(np.maximum(smooth, 0.0), edges, shape, order).signal
 
 

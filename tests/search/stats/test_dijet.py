@@ -337,3 +337,21 @@ def test_a_range_that_starts_below_the_spectrum_is_refused() -> None:
         cut = np.where(COARSE[:-1] < 2300.0, 0, counts)
         with pytest.raises(InputError, match=r"low end at 1460 GeV: found 0 events below 15\d\d GeV"):
             dijet.check_falling(cut, COARSE)
+
+
+def test_goodness_is_that_of_background_and_peak_together() -> None:
+    peak = CrystalBall(2800.0, 95.0, 1.5, 5.0, 1.5, 5.0).probabilities(COARSE)
+    p = []
+    for seed in range(60):
+        # Signal of twenty standard deviations: the background alone describes nothing, the two together all.
+        counts = np.random.default_rng(seed).poisson(_expected(COARSE, 20_000) + 600 * peak)
+        if seed < 3:
+            assert dijet.fit_background(counts, COARSE, 3).chi2_p < 1e-6
+        p.append(dijet.goodness(counts, COARSE, peak, 3))
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    # A second peak that nobody asked for is not described.
+    other = CrystalBall(2000.0, 60.0, 1.5, 5.0, 1.5, 5.0).probabilities(COARSE)
+    assert dijet.goodness(_expected(COARSE, 20_000) + 600 * other, COARSE, peak, 3) < 1e-6
+    few = np.zeros(120)
+    few[:5] = [3, 2, 1, 1, 1]
+    assert np.isnan(dijet.goodness(few, COARSE, np.where(np.arange(120) < 3, 0.3, 0.0), 2))
