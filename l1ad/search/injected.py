@@ -86,6 +86,8 @@ class Injection:
             digest.update(np.ascontiguousarray(part.m_jj).tobytes())
             for more in (part.constituents, part.l1_hw):
                 digest.update(b"" if more is None else np.ascontiguousarray(more).tobytes())
+        # What the configuration only names.
+        digest.update(repr(self.config.peak.at(self.mass)).encode())
         if self.config.trigger is not None:
             digest.update(Trigger.load(self.config.trigger).hash.encode())
         return {
@@ -103,7 +105,7 @@ class Injection:
         -------
         ``injected`` events, ``efficiency`` of signal region and selection together for the signal, ``selected`` events,
         expected limit on the selected signal events ``n95`` (and ``n95 10 %`` ... with so much uncertainty of the
-        efficiency), the same as ``observed``, ``observed 10 %`` ... for the data with what was injected, and the
+        efficiency), the same as ``observed``, ``observed 10 %`` ... for the data without what was injected, and the
         expected significances ``z`` after and ``z_inclusive`` before the selection. Where the selection has categories
         they are fitted together, with the shares of the signal that is measured.
 
@@ -142,7 +144,8 @@ class Injection:
             "injected": float(n),
             "efficiency": inside * selection,
             "selected": float(np.sum(tagged.selected & real)),
-            **self._limits([used.m_jj[g & real] for g in groups], kept),
+            # Limits are those of data without what was put in, selected by what was trained with it.
+            **self._limits([used.m_jj[g & ~injected] for g in groups], kept),
             "z": float(np.sqrt(np.sum(np.square(z)))),
             "z_inclusive": self._significance(used.m_jj[~injected], float(n)),
         }
