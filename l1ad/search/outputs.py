@@ -13,14 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from l1ad.io import atomic_hdf5, write_json, write_text
+from l1ad.search import dijet_search
 from l1ad.search.dijet_search import Result
 from l1ad.search.errors import FitError
 from l1ad.search.stats import dijet, limits
+from l1ad.search.stats.peak_model import PeakModel
 from l1ad.search.understand import Study
 
+FloatArray = npt.NDArray[np.float64]
+
 FORMAT_VERSION = 2
+
+#: Statistical errors of a background parameter that are one standard deviation of its constraint in the workspace: the
+#: constraint adds a hundredth to what the data know.
+_FLOAT = 10.0
+#: Value of a background parameter at the nominal background. HistFactory's factors are exponentials, as the dijet
+#: function wants them, above 1 only; between -1 and +1 they are polynomials, which for large factors are far from one.
+_CENTRE = 3.0
+#: Largest logarithm of a bin's factors for one standard deviation of all background parameters.
+_LARGEST = 100.0
+#: Spurious signals in either of the two samples whose difference is the spurious signal.
+_OFFSET = 1000.0
 
 
 def write(result: Result, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
@@ -31,7 +47,7 @@ def write(result: Result, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     InputError
         If the folder cannot be written.
     FitError
-        If the background fit is too uncertain for a workspace; then nothing is written.
+        If the fit of the workspace does not converge; then nothing is written.
     """
     base = Path(folder)
     content, model, tables = to_json(result), workspace(result, result.mass), hepdata(result)
@@ -46,49 +62,95 @@ def write(result: Result, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
 
 
 def workspace(result: Result, mass: float) -> dict[str, Any]:
-    """HistFactory workspace of the selected spectrum in the chi2 bins, for a peak at `mass`.
+    """The likelihood of the limits at `mass` in GeV as a HistFactory workspace, for pyhf.
 
-    The background is the fit, its uncertainty one Gaussian parameter for each eigenvector of the covariance. The
-    signal's scale, resolution and luminosity are those of the configuration. Strength 1 is one signal event.
+    It is the `PeakModel` of `l1ad.search.dijet_search.limit_model`, in bins of at least 20 GeV, one channel a bin. The
+    strength is in selected signal events. The parameters ``background_0``, ``background_1`` ... move the logarithm of
+    the dijet function in orthonormal directions; the constraint that HistFactory wants of each is ten times as wide as
+    the data's, so that they float. The spurious signal is the difference of two samples, because HistFactory has no
+    yield that is proportional to a constrained parameter and moves with others.
+
+    Without systematic uncertainties in the configuration there are none here.
+
+    Raises
+    ------
+    InputError
+        If the signal has less than 1 % in the range of the fit.
+    FitError
+        If the fit of background and peak does not converge.
     """
-    fit = result.choice.fit
-    first = dijet.chi2_bins(fit.edges, fit.expected)
-    peak = np.maximum(np.add.reduceat(result.config.peak.at(mass).probabilities(fit.edges), first), 0.0)
-    nominal = np.add.reduceat(fit.expected, first)
-    values, vectors = np.linalg.eigh(fit.covariance)
-    shape = {}
-    for i, (value, vector) in enumerate(zip(values, vectors.T)):
-        shift = np.sqrt(max(float(value), 0.0)) * vector
-        with np.errstate(over="ignore", invalid="ignore"):
-            low, high = (
-                np.add.reduceat(dijet.integrate(fit.parameters + sign * shift, fit.edges, sqrt_s=fit.sqrt_s), first)
-                for sign in (-1.0, 1.0)
-            )
-        if not (np.all(np.isfinite(low)) and np.all(np.isfinite(high))):
-            raise FitError("workspace: the background fit has an uncertainty beyond any number: too few filled bins")
-        shape[f"background_{i}"] = (low, high)
-    systematics = result.config.systematics
-    moved: dict[str, tuple[Any, Any]] = {}
-    normalisation: dict[str, tuple[float, float]] = {}
-    if systematics is not None:
+    config, order = result.config, result.choice.order
+    width = max(config.fit.bin_width, dijet_search._LIMIT_BIN_WIDTH)
+    selected = result.events.m_jj[result.tagged.selected]
+    counts, edges = dijet.histogram(selected, config.fit.low, config.fit.high, width=width)
+    if config.systematics is None:
+        model = PeakModel((edges,), (config.peak.at(mass).probabilities(edges),), (order,), ({},))
+    else:
+        model, _ = dijet_search.limit_model(counts, edges, config, order, mass)
+    return _histfactory(model, counts)
 
-        def peak_at(**factors: float) -> Any:
-            return np.maximum(
-                np.add.reduceat(result.config.peak.at(mass, **factors).probabilities(fit.edges), first), 0.0
-            )
 
-        for name, size in (("scale", systematics.scale), ("resolution", systematics.resolution)):
-            if size:
-                moved[f"signal_{name}"] = (peak_at(**{name: 1 - size}), peak_at(**{name: 1 + size}))
-        if systematics.luminosity:
-            normalisation["luminosity"] = (1.0 / (1 + systematics.luminosity), 1 + systematics.luminosity)
-    model = limits.HistogramModel(
-        (
-            limits.Sample("signal", peak, signal=True, shape=moved, normalisation=normalisation),
-            limits.Sample("background", nominal, shape=shape),
-        )
-    )
-    return model.histfactory(np.add.reduceat(fit.counts, first))
+def _histfactory(model: PeakModel, counts: FloatArray) -> dict[str, Any]:
+    """The workspace of a model with one category and its `counts`, shape (n_bins,)."""
+    (edges,), (shape,), (order,), (shifts,) = model.edges, model.shapes, model.orders, model.shifts
+    # With the peak free: what fits the data, so that a program starts next to the best fit.
+    best = limits.DijetModel(edges, shape, order).fit(counts)
+    space = dijet.Space.build(counts, edges, order, dijet.SQRT_S)
+    background, jacobian = space.expected_and_jacobian(space.to_local(best.nuisance))
+    # The coordinates are orthonormal on the spectrum: each is known to 1/sqrt(events).
+    slopes = _FLOAT * jacobian / (np.maximum(background, 1e-300)[:, None] * np.sqrt(counts.sum()))
+    # Where nothing is expected, the logarithm may change by hundreds: beyond floating point.
+    slopes *= np.minimum(1.0, _LARGEST / np.maximum(np.abs(slopes).sum(axis=1), 1e-300))[:, None]
+    floating = [f"background_{i}" for i in range(order + 1)]
+    feigned = model.spurious[0] if model.spurious else 0.0
+
+    channels, observations = [], []
+    for j, (n, yields, signal) in enumerate(zip(counts, background, shape)):
+        name = f"mjj_{edges[j]:g}_{edges[j + 1]:g}"
+        moving = [(f"signal_{k}", low[j], high[j]) for k, (low, high) in shifts.items()]
+        strength = {"name": "strength", "type": "normfactor", "data": None}
+        scales = [_normsys(k, 1.0 / (1.0 + v), 1.0 + v) for k, v in model.normalisation.items()]
+        nominal = yields * np.exp(-_CENTRE * slopes[j].sum())
+        factors = [_normsys(k, np.exp(-slope), np.exp(slope)) for k, slope in zip(floating, slopes[j])]
+        samples = [_peak("signal", signal, moving, 1.0, [strength, *scales]), _sample("background", nominal, factors)]
+        if feigned:
+            change = _normsys("spurious_signal", 1.0 - 1.0 / _OFFSET, 1.0 + 1.0 / _OFFSET)
+            samples.append(_peak("spurious", signal, moving, _OFFSET * feigned, [change]))
+            samples.append(_peak("spurious_offset", signal, moving, -_OFFSET * feigned, []))
+        channels.append({"name": name, "samples": samples})
+        observations.append({"name": name, "data": [float(n)]})
+
+    # Far beyond any limit, also with a background that is less well known than this.
+    error = max(1.0, 1.0 / np.sqrt(np.sum(shape**2 / np.maximum(background, 1e-3)))) + feigned
+    top = float(2.0 * best.strength + 20.0 * error)
+    span = [[1.0, 2.0 * _CENTRE - 1.0]]
+    parameters: list[dict[str, Any]] = [{"name": "strength", "inits": [float(best.strength)], "bounds": [[0.0, top]]}]
+    parameters += [{"name": k, "inits": [_CENTRE], "auxdata": [_CENTRE], "bounds": span} for k in floating]
+    return {
+        "version": "1.0.0",
+        "channels": channels,
+        "observations": observations,
+        "measurements": [{"name": "limit", "config": {"poi": "strength", "parameters": parameters}}],
+    }
+
+
+def _normsys(name: str, low: float, high: float) -> dict[str, Any]:
+    """A parameter whose value -1 or +1 multiplies the yield by `low` or `high`."""
+    return {"name": name, "type": "normsys", "data": {"lo": float(low), "hi": float(high)}}
+
+
+def _sample(name: str, yields: float, modifiers: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"name": name, "data": [float(yields)], "modifiers": modifiers}
+
+
+def _peak(
+    name: str, share: float, moving: list[tuple[str, float, float]], events: float, modifiers: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """`events` of which this `share` lies in the bin; parameters in `moving` make it ``low`` at -1, ``high`` at +1."""
+    for key, low, high in moving:
+        data = {"lo_data": [float(events * low)], "hi_data": [float(events * high)]}
+        modifiers = [*modifiers, {"name": key, "type": "histosys", "data": data}]
+    return _sample(name, events * share, modifiers)
 
 
 def to_json(result: Result) -> dict[str, Any]:

@@ -145,30 +145,6 @@ def test_files_are_complete_and_readable(tmp_path: Path) -> None:
     assert len(spectrum["independent_variables"][0]["values"]) == len(values)
 
 
-@pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
-def test_the_workspace_gives_pyhf_about_our_limit() -> None:
-    pyhf = pytest.importorskip("pyhf", reason="pyhf (extra: search) is not installed")
-    pyhf.set_backend("numpy", "scipy")
-    result = dijet_search.search(
-        _dijets(12_000, 0, seed=2), _config(method="inclusive", limits=True, mass_step=400.0, window="A3")
-    )
-    assert isinstance(result.upper[0], limits.Limit)
-    ours = result.upper[0].expected[2]
-    workspace = pyhf.Workspace(outputs.workspace(result, float(result.scan.masses[0])))
-    model = workspace.model()
-    bounds = model.config.suggested_bounds()
-    bounds[model.config.poi_index] = (0.0, 20 * ours)
-
-    def cls(strength: float) -> float:
-        _, band = pyhf.infer.hypotest(
-            strength, workspace.data(model), model, return_expected_set=True, par_bounds=bounds
-        )
-        return float(band[2])
-
-    # Coarser bins, and the fit's covariance in place of the fit: not equal, but the same answer.
-    assert cls(0.8 * ours) > 0.05 > cls(1.25 * ours)
-
-
 def test_command_line(tmp_path: Path) -> None:
     from l1ad.cli import app
 
@@ -232,7 +208,6 @@ def test_bad_events_leave_no_file(tmp_path: Path) -> None:
 
     fine = {"low": 1460, "high": 6800, "bin_width": 20, "orders": [2]}
     (tmp_path / "fit.yaml").write_text(yaml.safe_dump({**SMALL, "method": "inclusive", "fit": fine}))
-    (tmp_path / "workspace.yaml").write_text(yaml.safe_dump({**SMALL, "method": "inclusive"}))
     (tmp_path / "folds.yaml").write_text(yaml.safe_dump({**SMALL, "folds": {"outer": 5, "inner": 4}}))
     (tmp_path / "scores.yaml").write_text(yaml.safe_dump({**SMALL, "trees": {**SMALL["trees"], "members": 2}}))
     events = _dijets(6000, 0)
@@ -246,8 +221,6 @@ def test_bad_events_leave_no_file(tmp_path: Path) -> None:
     cases = {
         # 5,000 events in one bin, and four far from it: no smooth function describes them.
         "fit": (at([1470, 1500, 2300, 2800, 3500], [5000, 1, 1, 1, 1]), FitError, "did not converge"),
-        # In wide bins one does, but hardly knows what lies between.
-        "workspace": (at([1470, 2100, 2300, 2600, 3200], [5000, 1, 1, 1, 1]), FitError, "beyond any number"),
         "folds": (at([2100, 2600, 3200], [4, 4, 4]), InputError, "at least 20 for 5 x 4 folds"),
         "scores": (replace(events, jets=alike), InputError, "identical scores"),
     }
