@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from l1ad.search.jets import Dijets
     from l1ad.search.stats.crystal_ball import PeakShapeFit
 
-#: Probability of a chi2 below which a fit is said to be none.
-_POOR_FIT = 1e-3
-
 
 def dijet_command(
     config: Annotated[str, typer.Argument(help="YAML file, or the name of a shipped search configuration.")],
@@ -204,7 +201,7 @@ def _say(result: Result) -> None:
             f"{result.p_window_gross_vitells:.3g} by extrapolation; in the search {result.p_global:.3g}"
         )
     typer.echo(line)
-    if result.described < _POOR_FIT:
+    if result.badly_described:
         text = f"background and peak together do not describe the spectrum (chi2 p {result.described:.1g})"
         typer.echo(f"{text}: do not use these results")
     for order, reason in result.choice.failed.items():

@@ -18,8 +18,8 @@ from l1ad import __version__
 from l1ad.io import write_text
 from l1ad.report.page import Html, document, html_table, place_plots
 from l1ad.report.plots import PALETTE, ZERO_BIAS_COLOUR, Axis, Curve, Mark, Panel, Plot
-from l1ad.report.slides import save_figure, slide_of, slide_style
-from l1ad.search import methods
+from l1ad.report.slides import SUFFIXES, save_figure, slide_of, slide_style
+from l1ad.search import methods, outputs
 from l1ad.search.dijet_search import Result
 from l1ad.search.errors import FitError
 from l1ad.search.stats import dijet, limits
@@ -43,6 +43,8 @@ _SHORT = {
     "trigger": "trigger score",
     "inclusive": "inclusive",
 }
+#: Names of all plots that a page may have.
+PLOTS = ("fit", "pulls", "p_values", "limits", "flatness", "sic", "features")
 #: Features with their units, for axes.
 _LABELS = {"m": "jet mass [GeV]", "pt": "jet pt [GeV]", "m_sd": "soft-drop mass [GeV]", "msd": "soft-drop mass [GeV]"}
 
@@ -85,6 +87,8 @@ def render(result: Result, *, sample: str) -> str:
 def write_search_report(result: Result, folder: str | os.PathLike[str], *, sample: str = "") -> tuple[Path, ...]:
     """``report.html``, and every plot below ``figures/`` as PNG and PDF; returns their paths.
 
+    A figure that an earlier search has left in the folder, and this one does not have, is removed.
+
     Raises
     ------
     InputError
@@ -100,6 +104,8 @@ def write_search_report(result: Result, folder: str | os.PathLike[str], *, sampl
                 written += save_figure(
                     slide_of(plot, left=_SHORT[result.config.method], right=right), base / "figures" / plot.name
                 )
+    possible = [base / "figures" / f"{name}.{suffix}" for name in PLOTS for suffix in SUFFIXES]
+    outputs.remove(path for path in possible if path not in written)
     return tuple(written)
 
 
@@ -270,8 +276,11 @@ def _feature_plot(result: Result) -> Plot | None:
 
 
 def _summary(result: Result) -> str:
-    rows: list[Sequence[Any]] = [
-        ["selected events in the fit", f"{result.n_selected:,} of {result.n_events:,}"],
+    rows: list[Sequence[Any]] = [["selected events in the fit", f"{result.n_selected:,} of {result.n_events:,}"]]
+    if result.badly_described:
+        text = f"do not describe the spectrum: probability of the chi2 {result.described:.2g}"
+        rows.append(["background and peak together", Html(f'<span class="bad">{text}</span>')])
+    rows += [
         ["most significant mass", f"{result.mass:.0f} GeV"],
         ["local p-value", f"{result.p_local:.3g} ({result.z_local:.2f} sigma)"],
     ]
@@ -300,7 +309,12 @@ def _windows(result: Result) -> str:
 
 def _orders(result: Result) -> str:
     rows = [
-        [f"{k} parameters", f"{f.chi2:.1f} / {f.ndof}", f"{f.chi2_p:.2g}", "chosen" if k == result.choice.order else ""]
+        [
+            f"{k} parameters",
+            f"{f.chi2:.1f} / {f.ndof}",
+            f"{f.chi2_p:.2g}",
+            "chosen" if k == result.choice.order else "",
+        ]
         for k, f in result.choice.fits.items()
     ]
     rows += [[f"{k} parameters", reason, "", ""] for k, reason in result.choice.failed.items()]

@@ -28,10 +28,12 @@ from l1ad.search.stats.peak_model import PeakModel, spurious_signal
 
 FloatArray = npt.NDArray[np.float64]
 
+#: Probability of the chi2 of background and peak together below which they do not describe a spectrum.
+_POOR_FIT = 1e-3
 #: Level in sigma whose upcrossings are counted for the extrapolation of the global p-value.
 _REFERENCE_Z = 0.5
 #: Width in GeV of the bins of the limits' likelihood, whose systematic parameters make many fits.
-_LIMIT_BIN_WIDTH = 20.0
+LIMIT_BIN_WIDTH = 20.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class Result:
     upper: tuple[limits.Limit | FitError, ...]
     spurious: tuple[float | None, ...]
     study: understand.Study | None
+
+    @property
+    def badly_described(self) -> bool:
+        """Do background and peak together not describe the spectrum? Then the other figures mean nothing."""
+        return self.described < _POOR_FIT
 
 
 def search(
@@ -189,7 +196,7 @@ def upper_limits(
         counts, edges = dijet.histogram(selected_masses, config.fit.low, config.fit.high, width=config.fit.bin_width)
         plain = [limits.DijetModel(edges, config.peak.at(m).probabilities(edges), order) for m in masses]
         return tuple(limits.upper_limits(plain, [counts] * len(plain))), (None,) * len(masses)
-    width = max(config.fit.bin_width, _LIMIT_BIN_WIDTH)
+    width = max(config.fit.bin_width, LIMIT_BIN_WIDTH)
     counts, edges = dijet.histogram(selected_masses, config.fit.low, config.fit.high, width=width)
     found: list[limits.Limit | FitError] = []
     feigned: list[float | None] = []

@@ -32,7 +32,6 @@ from l1ad.search.dijet_search import category_model
 from l1ad.search.errors import FitError
 from l1ad.search.jets import Dijets, concatenate, require_counts
 from l1ad.search.stats import crystal_ball, dijet, injection, limits
-from l1ad.trigger import Trigger
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -89,6 +88,8 @@ class Injection:
         # What the configuration only names.
         digest.update(repr(self.config.peak.at(self.mass)).encode())
         if self.config.trigger is not None:
+            from l1ad.trigger import Trigger
+
             digest.update(Trigger.load(self.config.trigger).hash.encode())
         return {
             "events": digest.hexdigest(),

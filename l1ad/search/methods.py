@@ -19,7 +19,6 @@ from l1ad.search import folds, metrics, quantile, vae, weak
 from l1ad.search.config import Method, SearchConfig
 from l1ad.search.jets import Dijets
 from l1ad.search.tagger import TriggerTagger
-from l1ad.trigger import Trigger
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -158,6 +157,8 @@ def _trigger_scores(used: Dijets, config: SearchConfig) -> FloatArray:
     if used.l1_hw is None:
         raise InputError("trigger", "events", "no Level-1 words", "dijets with l1_hw, what the trigger saw of them")
     assert config.trigger is not None
+    from l1ad.trigger import Trigger
+
     return TriggerTagger(Trigger.load(config.trigger)).score(used.l1_hw)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from l1ad.errors import InputError
 from l1ad.io import atomic_hdf5, write_json, write_text
 from l1ad.search import dijet_search
 from l1ad.search.dijet_search import Result
@@ -26,6 +27,8 @@ from l1ad.search.understand import Study
 FloatArray = npt.NDArray[np.float64]
 
 FORMAT_VERSION = 2
+#: Files that a submission may have, in ``hepdata/``.
+TABLES = ("spectrum.yaml", "p_values.yaml", "limits.yaml", "submission.yaml")
 
 #: Statistical errors of a background parameter that are one standard deviation of its constraint in the workspace: the
 #: constraint adds a hundredth to what the data know.
@@ -42,6 +45,8 @@ _OFFSET = 1000.0
 def write(result: Result, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     """Write all files of a result; returns their paths.
 
+    A table that an earlier search has left in the folder, and this one does not have, is removed.
+
     Raises
     ------
     InputError
@@ -57,8 +62,26 @@ def write(result: Result, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     for name, text in tables.items():
         write_text(base / "hepdata" / name, text)
         paths.append(base / "hepdata" / name)
+    remove(base / "hepdata" / name for name in TABLES if name not in tables)
     _write_events(result, base / "events.h5")
     return (*paths, base / "events.h5")
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove the files that exist.
+
+    Raises
+    ------
+    InputError
+        If one cannot be removed.
+    """
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(
+                str(path), "remove", error.strerror, "a file of an earlier search, to be removed"
+            ) from error
 
 
 def workspace(result: Result, mass: float) -> dict[str, Any]:
@@ -80,13 +103,13 @@ def workspace(result: Result, mass: float) -> dict[str, Any]:
         If the fit of background and peak does not converge.
     """
     config, order = result.config, result.choice.order
-    width = max(config.fit.bin_width, dijet_search._LIMIT_BIN_WIDTH)
+    width = max(config.fit.bin_width, dijet_search.LIMIT_BIN_WIDTH)
     selected = result.events.m_jj[result.tagged.selected]
     counts, edges = dijet.histogram(selected, config.fit.low, config.fit.high, width=width)
     if config.systematics is None:
         model = PeakModel((edges,), (config.peak.at(mass).probabilities(edges),), (order,), ({},))
     else:
-        model, _ = dijet_search.limit_model(counts, edges, config, order, mass)
+        model, _ = dijet_search.limit_model(counts, edges, config, order, mass, signal_at=result.mass)
     return _histfactory(model, counts)
 
 
@@ -191,6 +214,8 @@ def to_json(result: Result) -> dict[str, Any]:
             "chi2": fit.chi2,
             "ndof": fit.ndof,
             "chi2_p": number(fit.chi2_p),
+            "chi2_p_with_peak": number(result.described),
+            "bad": result.badly_described,
             "f_tests": [
                 dict(zip(("from", "to", "f", "p", "error_from", "error_to", "accepted"), s))
                 for s in result.choice.steps
@@ -276,6 +301,7 @@ def hepdata(result: Result) -> dict[str, str]:
             [column("resonance mass", "GeV", [{"value": float(m)} for m, _ in pairs])], columns
         )
     documents: list[dict[str, Any]] = [{"comment": "Dijet search: " + result.config.method, "additional_resources": []}]
+    energy = result.config.collision_energy
     names = {"spectrum": "Selected events", "p_values": "Local p-values", "limits": "Limits"}
     for file in tables:
         stem = file.removesuffix(".yaml")
@@ -283,7 +309,7 @@ def hepdata(result: Result) -> dict[str, str]:
             {
                 "name": names[stem],
                 "description": f"{names[stem]} in window {result.config.mass_window.name}.",
-                "keywords": [{"name": "cmenergies", "values": [13600.0]}, {"name": "phrases", "values": ["dijet"]}],
+                "keywords": [{"name": "cmenergies", "values": [energy]}, {"name": "phrases", "values": ["dijet"]}],
                 "data_file": file,
             }
         )

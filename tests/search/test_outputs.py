@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
+from l1ad.errors import InputError
+from l1ad.report import search_page
 from l1ad.search import dijet_search, jets, outputs
 from l1ad.search.config import SearchConfig
 from l1ad.search.stats import dijet, limits
@@ -74,13 +80,15 @@ def _z_of_the_likelihood(result: dijet_search.Result) -> float:
 @pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
 class TestWorkspace:
     @pytest.mark.parametrize("n_signal", [0, 135])
-    def test_pyhf_finds_the_limits_of_the_search(self, n_signal: int) -> None:
+    def test_pyhf_finds_the_limits_of_the_search(self, n_signal: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        if n_signal:
+            monkeypatch.setattr(dijet_search, "spurious_signal", lambda *_, **__: 25.0)
         result = _search(n_signal)
         theirs = self._agree(result)
         if n_signal:
-            # The spurious signal counts: without it there would be more.
+            # The spurious signal counts: without it there is as much as in the scan.
             expected = _z_of_the_likelihood(result)
-            assert 4.0 < expected < 0.97 * result.z_local
+            assert 2.0 < expected < 0.97 * result.z_local
             assert theirs.z() == pytest.approx(expected, rel=0.02)
 
     @pytest.mark.parametrize("name", ["scale", "resolution", "luminosity"])
@@ -148,3 +156,59 @@ class TestWorkspace:
         only = start.copy()
         only[model.config.par_slice("background_0")] += 0.1
         assert rates(only).sum() / nominal.sum() - 1.0 == pytest.approx(1.0 / np.sqrt(result.n_selected), rel=0.05)
+
+
+def test_an_old_folder_keeps_nothing_of_the_search_before(tmp_path: Path) -> None:
+    def write(result: dijet_search.Result, folder: Path) -> set[Path]:
+        return {*outputs.write(result, folder), *search_page.write_search_report(result, folder)}
+
+    def found(folder: Path) -> set[Path]:
+        return {path for path in folder.rglob("*") if path.is_file()}
+
+    with_limits, without = _search(0), _search(0, limits=False)
+    first = write(with_limits, tmp_path / "out")
+    assert found(tmp_path / "out") == first
+    # What somebody else has put there stays, also where its name is nearly one of ours.
+    own = [tmp_path / "out" / name for name in ("figures/limits.svg", "hepdata/limits.yaml.bak", "notes.txt")]
+    for path in own:
+        path.write_text("mine")
+    old = tmp_path / "out" / "figures" / "sic.png"
+    old.write_text("of an even earlier search, with a selection")
+    second = write(without, tmp_path / "out")
+    assert {path.name for path in first - second} == {"limits.yaml", "limits.png", "limits.pdf"}
+    assert found(tmp_path / "out") == second | set(own)
+    # What cannot be removed is said.
+    old.mkdir()
+    with pytest.raises(InputError, match=r"sic\.png"):
+        search_page.write_search_report(without, tmp_path / "out")
+
+
+def test_the_lists_of_files_are_complete() -> None:
+    result = _search(0)
+    assert set(outputs.hepdata(result)) == set(outputs.TABLES)
+    source = Path(search_page.__file__).read_text()
+    assert set(re.findall(r'Plot\("(\w+)"', source)) == set(search_page.PLOTS)
+
+
+def test_hepdata_has_the_energy_of_the_collisions() -> None:
+    def energies(result: dijet_search.Result) -> list[object]:
+        documents = list(yaml.safe_load_all(outputs.hepdata(result)["submission.yaml"]))
+        return [k["values"] for d in documents[1:] for k in d["keywords"] if k["name"] == "cmenergies"]
+
+    result = _search(0, limits=False)
+    assert energies(result) == [[13_600.0]] * 2
+    assert energies(_search(0, limits=False, collision_energy=13_000.0)) == [[13_000.0]] * 2
+
+
+def test_a_spectrum_that_is_not_described_is_marked() -> None:
+    result = _search(450, limits=False)
+    # A signal that is a twentieth of the events: no background follows it, background and peak together do.
+    assert result.choice.fit.chi2_p < 0.01
+    assert result.described > 0.01
+    for found, bad in ((result, False), (replace(result, described=1e-6), True)):
+        content = json.loads(json.dumps(outputs.to_json(found)))
+        assert content["background"]["bad"] is bad
+        assert content["background"]["chi2_p_with_peak"] == found.described
+        page = search_page.render(found, sample="Toy dijets.")
+        marked = re.findall(r'<span class="bad">([^<]*)</span>', page)
+        assert marked == (["do not describe the spectrum: probability of the chi2 1e-06"] if bad else [])
