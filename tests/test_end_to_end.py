@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 L1AD = [sys.executable, "-W", "ignore", "-c", "from l1ad.cli import main; main()"]
 #: A network and a sample small enough for a minute.
 SMALL = [
-    "data.max_events=12000", "model.hidden=[8]", "model.latent=3", "model.decoder={hidden: [8]}", "training.epochs=4",
+    "data.max_events=12000", "model.hidden=[8]", "model.latent=3", "model.decoder={hidden: [8]}", "training.epochs=12",
     "training.batch=512", "pruning.begin_epoch=1", "pruning.end_epoch=3", "validation.n=3000", "validation.n_rtl=300",
     "validation.mutate=false", "calibration.rates_khz=[5, 50]", "report.displays=1", "firmware.backends=[cmssw]",
 ]  # fmt: skip

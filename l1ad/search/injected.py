@@ -64,7 +64,7 @@ class Injection:
     acceptance: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.luminosity > 0 or not 0 < self.acceptance <= 1:
+        if not 0 < self.luminosity < np.inf or not 0 < self.acceptance <= 1:
             found = f"{self.luminosity:g}, {self.acceptance:g}"
             raise InputError("injection", "luminosity, acceptance", found, "positive, acceptance at most 1")
         fit, window = self.config.fit, self.config.mass_window

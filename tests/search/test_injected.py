@@ -144,6 +144,8 @@ def test_bad_input(what: injected.Injection, tmp_path: Path) -> None:
         replace(what, mass=9000.0)
     with pytest.raises(InputError, match="luminosity"):
         replace(what, luminosity=0.0)
+    with pytest.raises(InputError, match="luminosity"):
+        replace(what, luminosity=np.inf)
     with pytest.raises(InputError, match="to inject"):
         what(injection.Task(0, 0, 100.0, 1))
     with pytest.raises(InputError, match="increasing"):
