@@ -280,6 +280,8 @@ def _summary(result: Result) -> str:
     if result.badly_described:
         text = f"do not describe the spectrum: probability of the chi2 {result.described:.2g}"
         rows.append(["background and peak together", Html(f'<span class="bad">{text}</span>')])
+    elif np.isfinite(result.described):
+        rows.append(["background and peak together", f"probability of the chi2 {result.described:.2g}"])
     rows += [
         ["most significant mass", f"{result.mass:.0f} GeV"],
         ["local p-value", f"{result.p_local:.3g} ({result.z_local:.2f} sigma)"],
