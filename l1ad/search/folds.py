@@ -2,6 +2,7 @@
 
 `plan` draws the folds, `cross_score` trains and scores with them, `Ledger.prove` compares what each model has seen with
 what it scored, `select` keeps the highest scores of each fold so that the selected events of all folds can be merged.
+A training is handed a table of its own rows and nothing else, so there is no test row in it to be read by mistake.
 
 Outer folds: each is scored by models trained on the others. Inner folds: the others are divided once more, each part in
 turn decides when a training stops and which epoch is kept while the rest trains; the scores of the inner models are
@@ -203,11 +204,13 @@ class Proof:
 class View:
     """Some rows of a table; whatever is read through it is recorded as seen.
 
+    The table of a training holds its training and its validation rows, that of its scorer the rows to be scored.
+
     Attributes
     ----------
     columns : arrays with the event as the first axis.
-    rows : which rows.
-    ids : identity of every row of the whole table.
+    rows : which rows of `columns`.
+    ids : identity of every row of `columns`.
     ledger, model : where reading is recorded; None records nothing.
     """
 
@@ -229,8 +232,19 @@ class View:
         return np.asarray(self.columns[name][self.rows])
 
     def widened(self, rows: npt.ArrayLike) -> View:
-        """A view of other rows of the same table, recorded under the same model."""
-        return View(self.columns, np.asarray(rows, np.intp), self.ids, self.ledger, self.model)
+        """A view of other rows of the same table, recorded under the same model.
+
+        Raises
+        ------
+        LeakError
+            If the table has no such row: the others belong to events that this model may not see.
+        """
+        wanted = np.asarray(rows, np.intp)
+        beyond = wanted[(wanted < 0) | (wanted >= self.ids.size)]
+        if beyond.size:
+            who = self.model or "a view"
+            raise LeakError(f"{who} asked for row {beyond[0]}: there are {self.ids.size} rows that it may see")
+        return View(self.columns, wanted, self.ids, self.ledger, self.model)
 
 
 Scorer = Callable[[View], npt.NDArray[Any]]
@@ -301,8 +315,21 @@ def train_one(
     """One of the trainings of `cross_score`, by itself: its scorer, and what it has seen."""
     ledger = Ledger()
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(split.outer, split.inner)))
-    train, validation = (View(columns, rows, folds.ids, ledger, split.name) for rows in (split.train, split.validation))
-    return fit(train, validation, rng), ledger
+    known = np.union1d(split.train, split.validation)
+    table, ids = _rows_of(columns, known), folds.ids[known]
+    train, validation = (
+        View(table, np.searchsorted(known, rows), ids, ledger, split.name) for rows in (split.train, split.validation)
+    )
+    scorer = fit(train, validation, rng)
+    if split.name in ledger.seen:
+        # `columns` of a view can be read past the ledger: all of the table counts as seen.
+        ledger.note_seen(split.name, ids)
+    return scorer, ledger
+
+
+def _rows_of(columns: Mapping[str, npt.NDArray[Any]], rows: Index) -> dict[str, npt.NDArray[Any]]:
+    """A table of these rows alone: copies (`rows` are indices), through which the others cannot be reached."""
+    return {name: np.asarray(values[rows]) for name, values in columns.items()}
 
 
 def select(
@@ -348,10 +375,14 @@ def select(
 def _train(
     arguments: tuple[Mapping[str, npt.NDArray[Any]], FoldPlan, Split, Fit, int],
 ) -> tuple[FloatArray, Ledger]:
-    """One training: fit on the views, score the fold that was left out."""
+    """One training: fit on the views, score the fold that was left out.
+
+    The tables are copied here, in the worker, so that no more of them exist at a time than there are trainings.
+    """
     columns, folds, split, fit, seed = arguments
     scorer, ledger = train_one(columns, folds, split, fit, seed=seed)
-    scores = np.asarray(scorer(View(columns, split.test, folds.ids)), np.float64)
+    unseen = View(_rows_of(columns, split.test), np.arange(split.test.size), folds.ids[split.test])
+    scores = np.asarray(scorer(unseen), np.float64)
     if scores.shape[:1] != split.test.shape or not np.all(np.isfinite(scores)):
         raise InputError("folds", "scores", f"shape {scores.shape} or not finite", f"{split.test.size} finite scores")
     ledger.note_scored(split.name, folds.ids[split.test])

@@ -97,6 +97,63 @@ def test_a_training_that_reaches_for_more_rows_is_caught() -> None:
         folds.cross_score(_table(), plan, greedy, seed=5)
 
 
+@pytest.mark.parametrize("extra", ["train", "validation"])
+def test_reading_past_the_ledger_leaks_nothing(extra: str) -> None:
+    """A fit that takes whole columns finds its own rows only, and a plan that puts test rows there is caught."""
+    table = {**_table(), "number": np.arange(400)}
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def greedy(train: folds.View, validation: folds.View, rng: np.random.Generator) -> folds.Scorer:
+        del rng
+        # One honest reading, of the rows that a leaking plan would not spoil.
+        _ = (validation if extra == "train" else train)["x"]
+        arrays = {"number": train.columns["number"], "again": validation.columns["number"]}
+        roots = {k: v if v.base is None else v.base for k, v in arrays.items()}
+        assert np.array_equal(np.sort(roots["number"]), np.sort(roots["again"]))
+        assert np.array_equal(train.ids, train.columns["number"])
+
+        def score(view: folds.View) -> np.ndarray:
+            found.append((roots["number"], view.columns["number"], train["number"]))
+            return view["x"][:, 0]
+
+        return score
+
+    plan = folds.plan(np.arange(400), np.random.default_rng(1))
+    assert folds.cross_score(table, plan, greedy, seed=5).proof.n_models == 20
+    for s, (fitted, scored, trained) in zip(plan.splits(), found):
+        assert np.array_equal(np.sort(fitted), np.sort(np.concatenate([s.train, s.validation])))
+        assert np.array_equal(trained, s.train)
+        assert np.array_equal(scored, s.test)
+    assert len(found) == 20
+
+    class Leaky(folds.FoldPlan):
+        def splits(self):
+            for s in super().splits():
+                rows = {"train": s.train, "validation": s.validation}
+                rows[extra] = np.union1d(rows[extra], np.arange(10))
+                yield folds.Split(s.outer, s.inner, rows["train"], rows["validation"], s.test)
+
+    leaky = Leaky(plan.ids, plan.outer, plan.inner, plan.n_outer, plan.n_inner)
+    with pytest.raises(LeakError, match="scored events they had seen"):
+        folds.cross_score(table, leaky, greedy, seed=5)
+
+
+@pytest.mark.parametrize("row", [-1, 320])
+def test_a_view_is_widened_within_its_table_only(row: int) -> None:
+    plan = folds.plan(np.arange(400), np.random.default_rng(1))
+    seen = []
+
+    def fit(train: folds.View, validation: folds.View, rng: np.random.Generator) -> folds.Scorer:
+        del validation, rng
+        seen.append(train.widened(np.arange(320))["x"])
+        train.widened([row])
+        return len
+
+    with pytest.raises(LeakError, match=rf"outer 0 inner 0 asked for row {row}: there are 320 rows"):
+        folds.cross_score(_table(), plan, fit, seed=5)
+    np.testing.assert_array_equal(seen[0], _table()["x"][plan.outer != 0])
+
+
 def test_a_model_without_a_record_proves_nothing() -> None:
     plan = folds.plan(np.arange(400), np.random.default_rng(1))
 
