@@ -1,8 +1,9 @@
 """The dijets that come with the package (made by ``scripts/make_dijets.py``), and the compact file that holds them.
 
-`bundled_dijets` reads them. In the file every feature is a 16-bit integer times a step, so that 70,000 events with 13
-features of each jet fit in a few megabytes; constituents are kept of events above `CONSTITUENTS_FROM` only, as pt
-relative to the jet's, on a logarithmic scale, and distances in eta and phi from its axis, a byte each.
+`bundled_dijets` reads them, `read_any` these and every other file of dijets. In the compact file every feature is a
+16-bit integer times a step, so that 70,000 events with 13 features of each jet fit in a few megabytes; constituents are
+kept of events above `CONSTITUENTS_FROM` only, as pt relative to the jet's, on a logarithmic scale, and distances in eta
+and phi from its axis, a byte each.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from l1ad.errors import InputError
 from l1ad.events.bundled import FOLDER, bundled
 from l1ad.io import atomic_hdf5
+from l1ad.search import jets as dijets
 from l1ad.search.jets import Dijets, concatenate, invariant_mass
 
 FORMAT = "l1ad-dijets-compact"
@@ -89,32 +91,77 @@ def write_compact(
 
 
 def read_compact(path: str | os.PathLike[str], *, constituents: bool = False) -> Dijets:
-    """Read what `write_compact` wrote; with `constituents`, only the events that have them."""
+    """Read what `write_compact` wrote; with `constituents`, only the events that have them.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not of this format or is damaged, or has no constituents.
+    """
     import h5py
 
     name = os.fspath(path)
-    with h5py.File(name, "r") as file:
-        if file.attrs.get("format") != FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
-            found = f"{file.attrs.get('format')} {file.attrs.get('format_version')}"
-            raise InputError(name, "format", found, f"{FORMAT} {FORMAT_VERSION}")
-        names = tuple(str(v) for v in file.attrs["features"])
-        columns = [file[f"jets/{n}"][:] * float(step) for n, step in zip(names, file.attrs["steps"])]
-        jets = np.stack(columns, axis=2).astype(np.float32)
-        kinematics = [names.index(n) for n in ("pt", "eta", "phi", "m")]
-        events = Dijets(
-            jets=jets,
-            names=names,
-            m_jj=invariant_mass(jets[:, :, kinematics]),
-            label=file["label"][:].astype(np.int8),
-            weight=np.ones(len(jets)),
-        )
-        if not constituents:
-            return events
-        if "constituents" not in file:
-            raise InputError(name, "constituents", "none", "a file with constituents")
-        events = events[file["constituents/rows"][:]]
-        codes = [file[f"constituents/{part}"][:] for part in ("pt", "eta", "phi")]
+    try:
+        with h5py.File(name, "r") as file:
+            return _read_compact(file, name, constituents)
+    except InputError as error:
+        if error.where != "dijets":
+            raise
+        raise InputError(name, error.field, error.found, error.expected) from error
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError) as error:
+        # Something is missing or of another shape: h5py and numpy raise all of these.
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).strip("\"'")
+        raise InputError(name, "file", (reason.splitlines() or [""])[0], f"a whole {FORMAT} file") from error
+
+
+def _read_compact(file: Any, name: str, constituents: bool) -> Dijets:
+    if file.attrs.get("format") != FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
+        found = f"{file.attrs.get('format')} {file.attrs.get('format_version')}"
+        raise InputError(name, "format", found, f"{FORMAT} {FORMAT_VERSION}")
+    names = tuple(str(v) for v in file.attrs["features"])
+    columns = [file[f"jets/{n}"][:] * float(step) for n, step in zip(names, file.attrs["steps"])]
+    jets = np.stack(columns, axis=2).astype(np.float32)
+    kinematics = [names.index(n) for n in ("pt", "eta", "phi", "m")]
+    events = Dijets(
+        jets=jets,
+        names=names,
+        m_jj=invariant_mass(jets[:, :, kinematics]),
+        label=file["label"][:].astype(np.int8),
+        weight=np.ones(len(jets)),
+    )
+    if not constituents:
+        return events
+    if "constituents" not in file:
+        raise InputError(name, "constituents", "none", "a file with constituents")
+    events = events[file["constituents/rows"][:]]
+    codes = [file[f"constituents/{part}"][:] for part in ("pt", "eta", "phi")]
     return replace(events, constituents=_decode(codes, events))
+
+
+def read_any(path: str | os.PathLike[str], *, constituents: bool = False) -> Dijets:
+    """Dijets of any file: a compact one as `read_compact` does, every other one as `l1ad.search.jets.read` does.
+
+    Parameters
+    ----------
+    constituents : of a compact file, only the events that have constituents, with them; other files always give theirs.
+
+    Raises
+    ------
+    InputError
+        As the two do.
+    """
+    return read_compact(path, constituents=constituents) if _is_compact(path) else dijets.read(path)
+
+
+def _is_compact(path: str | os.PathLike[str]) -> bool:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except OSError:
+        # Parquet, or a file that the reader will complain about.
+        return False
 
 
 def bundled_dijets(*names: str, constituents: bool = False) -> Dijets:

@@ -1,17 +1,19 @@
 """Dijet events: readers, features, mass windows, clustering of particles.
 
 `read` opens any supported file, `Dijets` holds the events, `WINDOWS` are the published mass windows, `cluster` makes
-dijets from particles (extra ``[jets]``).
+dijets from particles (extra ``[jets]``), `cluster_file` from a file of them.
 
 Formats: our own HDF5 (`Dijets.write`); the LHC Olympics feature files (HDF5 as pandas writes it, columns ``pxj1 pyj1
 pzj1 mj1 tau1j1 ...`` and the same for ``j2``, ``label``); parquet with those columns; the LHC Olympics particle files
-(n, 2101), which are 700 particles of (pt, eta, phi) and a label, through `read_particles` and `cluster`.
+(n, 2101), which are 700 particles of (pt, eta, phi) and a label, through `read_particles` and `cluster`. The compact
+files that come with the package are for `l1ad.search.bundled`, whose `read_any` reads all of these.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.errors import InputError, require
-from l1ad.io import atomic_hdf5
+from l1ad.io import atomic_hdf5, atomic_hdf5_checked
 
 FloatArray = npt.NDArray[np.float64]
 Jets = npt.NDArray[np.float32]
@@ -32,6 +34,10 @@ EDGES: dict[str, tuple[float, ...]] = {
     "A": (1350, 1650, 2017, 2465, 3013, 3682, 4500, 5500, 8000),
     "B": (1492, 1824, 2230, 2725, 3331, 4071, 4975, 6081, 8000),
 }
+#: Compressions of HDF5 that are not in h5py, by their registered numbers.
+_FILTERS = {305: "lzo", 307: "bzip2", 32001: "blosc", 32004: "lz4", 32015: "zstd", 32026: "blosc2"}
+#: Least mass of a jet in GeV: a massless one may come out below 0 by rounding.
+_LEAST_MASS = -1e-3
 #: Largest |delta eta| of the signal region.
 SIGNAL_DELTA_ETA = 1.3
 #: |delta eta| of the sideband.
@@ -130,6 +136,12 @@ class Dijets:
                 raise InputError("dijets", name, np.shape(getattr(self, name)), f"({n},)")
         if self.l1_hw is not None and (self.l1_hw.ndim != 3 or len(self.l1_hw) != n):
             raise InputError("dijets", "l1_hw", self.l1_hw.shape, f"({n}, objects, features)")
+        parts = self.constituents
+        if parts is not None and (parts.ndim != 4 or parts.shape[:2] != (n, 2) or parts.shape[3] != 3):
+            raise InputError("dijets", "constituents", parts.shape, f"({n}, 2, particles, 3)")
+        self._check_values()
+
+    def _check_values(self) -> None:
         good = np.isfinite(self.jets).all(axis=(1, 2)) & np.isfinite(self.m_jj)
         if not good.all():
             row = int(np.argmin(good))
@@ -137,6 +149,19 @@ class Dijets:
         if np.any(self.m_jj < 0):
             row = int(np.argmax(self.m_jj < 0))
             raise InputError("dijets", f"event {row}, m_jj", f"{self.m_jj[row]:g} GeV", "a mass of at least 0")
+        mass = self.jets[:, :, self.names.index("m")]
+        if np.any(mass < _LEAST_MASS):
+            row, jet = (int(i) for i in np.argwhere(mass < _LEAST_MASS)[0])
+            found = f"{mass[row, jet]:g} GeV"
+            raise InputError("dijets", f"event {row}, mass of jet {jet + 1}", found, "a mass of at least 0")
+        if not np.isfinite(self.weight).all():
+            row = int(np.argmin(np.isfinite(self.weight)))
+            raise InputError("dijets", f"event {row}, weight", f"{self.weight[row]:g}", "a finite number")
+        if self.constituents is not None:
+            whole = np.isfinite(self.constituents).all(axis=(1, 2, 3))
+            if not whole.all():
+                row = int(np.argmin(whole))
+                raise InputError("dijets", f"event {row}", "a constituent that is not finite", "finite momenta")
 
     def __len__(self) -> int:
         return len(self.jets)
@@ -163,13 +188,19 @@ class Dijets:
         """One feature of both jets, shape (n, 2): a stored one, or tau21, tau32, tau43, tau41.
 
         A ratio whose denominator is 0 (a jet of so few particles that nothing is left to measure) is 0.
+
+        Raises
+        ------
+        InputError
+            If these events have no such feature: the message lists those that they can give.
         """
         if name in self.names:
             return self.jets[:, :, self.names.index(name)].astype(np.float64)
-        if name in _RATIOS and all(part in self.names for part in _RATIOS[name]):
+        ratios = [ratio for ratio, needed in _RATIOS.items() if all(part in self.names for part in needed)]
+        if name in ratios:
             top, bottom = (self.jets[:, :, self.names.index(part)].astype(np.float64) for part in _RATIOS[name])
             return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1.0), 0.0)
-        raise InputError("dijets", "feature", name, f"one of {', '.join((*self.names, *_RATIOS))}")
+        raise InputError("dijets", "feature", name, f"one of {', '.join((*self.names, *ratios))}")
 
     def features(self, names: tuple[str, ...]) -> FloatArray:
         """Several features, shape (n, 2, len(names))."""
@@ -292,10 +323,16 @@ def invariant_mass(jets: npt.ArrayLike) -> FloatArray:
 def read(path: str | os.PathLike[str], *, start: int = 0, stop: int | None = None) -> Dijets:
     """Dijets of a file: our HDF5, an LHC Olympics feature file, or parquet with the same columns.
 
+    Parameters
+    ----------
+    start, stop : which events; the message about a bad one counts from `start`.
+
     Raises
     ------
     InputError
-        If the file cannot be read or its content is none of these; a file of particles says to use `cluster`.
+        If the file cannot be read or its content is none of these: a file of particles says how to cluster it. If
+        events are wrong: text where numbers belong, a label that is not 1, 0 or -1, datasets of different lengths, and
+        what `Dijets` refuses.
     """
     name = os.fspath(path)
     try:
@@ -310,20 +347,71 @@ def read(path: str | os.PathLike[str], *, start: int = 0, stop: int | None = Non
 def _read(name: str, start: int, stop: int | None) -> Dijets:
     if name.endswith((".parquet", ".pq")):
         return _from_columns(_parquet(name, start, stop), name)
+    with _open(name, "a readable HDF5 file, or one ending in .parquet") as file:
+        kind = file.attrs.get("format")
+        if kind not in (None, FORMAT) and isinstance(kind, str) and kind.startswith(FORMAT):
+            raise InputError(name, "format", kind, f"{FORMAT}; l1ad.search.bundled.read_any reads both")
+        if "jets" in file and "features" in file.attrs:
+            return _own(file, name, start, stop)
+        if _find_particles(file) is not None:
+            expected = f"jet features; these are particles: l1ad search cluster {name} --out dijets.h5"
+            raise InputError(name, "content", "700 particles an event", expected)
+        return _from_columns(_pandas_frame(file, name, start, stop), name)
+
+
+def _open(name: str, expected: str) -> Any:
     import h5py
 
     try:
-        file = h5py.File(name, "r")
+        return h5py.File(name, "r")
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
-        raise InputError(name, "file", reason, "a readable HDF5 file, or one ending in .parquet") from error
-    with file:
-        if "jets" in file and "features" in file.attrs:
-            return _own(file, name, start, stop)
-        columns, values = _pandas_frame(file, name, start, stop)
-    if columns is None:
-        raise InputError(name, "columns", values.shape[1], "jet features; this is a file of particles, use cluster")
-    return _from_columns({c: values[:, i] for i, c in enumerate(columns)}, name)
+        raise InputError(name, "file", reason, expected) from error
+
+
+def _load(node: Any, rows: slice, name: str) -> npt.NDArray[Any]:
+    """Rows of an HDF5 dataset of numbers.
+
+    Raises
+    ------
+    InputError
+        If it is none, or is compressed in a way that only a plugin can read, or damaged.
+    """
+    field = str(node.name).strip("/")
+    if not hasattr(node, "dtype") or node.ndim == 0:
+        raise InputError(name, field, "a group" if hasattr(node, "keys") else "a single value", "an array")
+    if node.dtype.kind not in "biuf":
+        raise InputError(name, field, "text or objects", "numbers")
+    return np.asarray(_values(node, rows, name))
+
+
+def _values(node: Any, rows: Any, name: str) -> Any:
+    import h5py
+
+    try:
+        return node[rows]
+    except (OSError, RuntimeError) as error:
+        properties = node.id.get_create_plist()
+        filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+        unknown = [
+            f"{_FILTERS.get(code, 'unknown')} (filter {code})" for code in filters if not h5py.h5z.filter_avail(code)
+        ]
+        if unknown:
+            found = f"the compression {', '.join(unknown)}"
+            expected = "none or gzip; a frame of pandas can be written again with complib='zlib'"
+        else:
+            found, expected = str(error).splitlines()[0], "a file that is whole"
+        raise InputError(name, str(node.name).strip("/"), found, expected) from error
+
+
+def _labels(values: npt.NDArray[Any], name: str, first: int = 0) -> npt.NDArray[np.int8]:
+    """Labels as they are kept; `first` is the number of the first event."""
+    bad = ~np.isin(values, (-1, 0, 1))
+    if bad.any():
+        row = int(np.argmax(bad))
+        expected = "1 for signal, 0 for background, -1 for unknown"
+        raise InputError(name, f"event {first + row}, label", f"{values[row]:g}", expected)
+    return values.astype(np.int8)
 
 
 def read_particles(
@@ -332,20 +420,27 @@ def read_particles(
     """Particles of an LHC Olympics file: (pt, eta, phi) of shape (m, 700, 3), zeros after the last, and labels (m,).
 
     Labels are -1 where the file has none (2100 columns: the black boxes).
-    """
-    import h5py
 
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not one of particles, or has values that are not finite or labels other than 1, 0
+        and -1.
+    """
     name = os.fspath(path)
-    try:
-        file = h5py.File(name, "r")
-    except OSError as error:
-        raise InputError(name, "file", error.strerror or str(error).splitlines()[0], "a readable HDF5 file") from error
-    with file:
-        dataset = _particle_dataset(file, name)
+    with _open(name, "a readable HDF5 file") as file:
+        dataset = _find_particles(file)
+        if dataset is None:
+            expected = "a table of 2100 or 2101 columns, 700 particles and a label"
+            raise InputError(name, "content", sorted(file), expected)
         end = len(dataset) if stop is None else min(stop, len(dataset))
         for first in range(start, end, chunk):
-            rows = np.asarray(dataset[first : min(first + chunk, end)], np.float64)
-            labels = rows[:, 2100].astype(np.int8) if rows.shape[1] == 2101 else np.full(len(rows), -1, np.int8)
+            rows = _load(dataset, slice(first, min(first + chunk, end)), name).astype(np.float64)
+            good = np.isfinite(rows[:, :2100]).all(axis=1)
+            if not good.all():
+                event = first + int(np.argmin(good))
+                raise InputError(name, f"event {event}", "a particle that is not finite", "finite pt, eta and phi")
+            labels = _labels(rows[:, 2100], name, first) if rows.shape[1] == 2101 else np.full(len(rows), -1, np.int8)
             yield rows[:, :2100].reshape(-1, 700, 3), labels
 
 
@@ -369,11 +464,108 @@ def cluster(
     -------
     The two leading jets of each event: pt, eta, phi, m, tau1 ... tau4, n_const. tau_N is the normalised measure with
     one-pass kt axes and beta 1.
+
+    Raises
+    ------
+    MissingToolError
+        Without fastjet.
+    InputError
+        For another shape, or if no event has two such jets.
     """
-    require("fastjet", "jets")
+    found = _cluster(particles, labels, radius, pt_min, max_constituents)
+    if not len(found):
+        raise _no_dijets("jet clustering", pt_min)
+    return found
+
+
+def _no_dijets(where: str, pt_min: float) -> InputError:
+    return InputError(where, "jets", f"no event with two jets above {pt_min:g} GeV", "at least one")
+
+
+def cluster_file(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    radius: float = 1.0,
+    pt_min: float = 100.0,
+    max_constituents: int = 100,
+    max_events: int | None = None,
+    chunk: int = 5_000,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[int, int]:
+    """`cluster` the particles of a file and write our HDF5, `chunk` events in memory at a time.
+
+    Parameters
+    ----------
+    path, out : an LHC Olympics particle file, and the file to write, which gets its name when all of it is there.
+    radius, pt_min, max_constituents : as for `cluster`; pt_min in GeV.
+    max_events : how many are read, all if None.
+    progress : called with the number of events read.
+
+    Returns
+    -------
+    How many events were read, and how many of them have two jets.
+
+    Raises
+    ------
+    MissingToolError
+        Without fastjet.
+    InputError
+        If the file is not one of particles, no event has two jets, or `out` cannot be written.
+    """
+    _fastjet()
+    if not (0 < radius < np.inf and 0 <= pt_min < np.inf):
+        raise InputError("jet clustering", "radius, pt_min", f"{radius:g}, {pt_min:g} GeV", "finite, radius above 0")
+    if os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out):
+        raise InputError(os.fspath(out), "out", "the file of particles itself", "another name")
+    n_read = n_kept = 0
+    with atomic_hdf5_checked(out) as (file, check):
+        file.attrs["format"], file.attrs["format_version"] = FORMAT, FORMAT_VERSION
+        file.attrs["source"] = os.path.basename(path)
+        file.attrs["radius"], file.attrs["pt_min"] = radius, pt_min
+        for particles, labels in read_particles(path, stop=max_events, chunk=chunk):
+            found = _cluster(particles, labels, radius, pt_min, max_constituents)
+            file.attrs["features"] = list(found.names)
+            _append(file, found)
+            check()
+            n_read, n_kept = n_read + len(particles), n_kept + len(found)
+            if progress is not None:
+                progress(n_read)
+        if n_kept == 0:
+            raise _no_dijets(os.fspath(path), pt_min)
+    return n_read, n_kept
+
+
+def _append(file: Any, events: Dijets) -> None:
+    columns: dict[str, npt.NDArray[Any]] = {
+        "jets": events.jets,
+        "mjj": events.m_jj,
+        "label": events.label,
+        "weight": events.weight,
+    }
+    if events.constituents is not None:
+        columns["constituents"] = events.constituents
+    for key, values in columns.items():
+        if key not in file:
+            of_one = values.shape[1:]
+            options = {"compression": "gzip", "shuffle": True, "chunks": (1000, *of_one)}
+            file.create_dataset(key, (0, *of_one), values.dtype, maxshape=(None, *of_one), **options)
+        if len(values):
+            file[key].resize(len(file[key]) + len(values), axis=0)
+            file[key][-len(values) :] = values
+
+
+def _fastjet() -> Any:
     require("vector", "jets")
+    return require("fastjet", "jets")
+
+
+def _cluster(
+    particles: npt.ArrayLike, labels: npt.ArrayLike | None, radius: float, pt_min: float, max_constituents: int
+) -> Dijets:
+    """`cluster` that may find nothing."""
+    fastjet = _fastjet()
     import awkward as ak
-    import fastjet
     import vector
 
     vector.register_awkward()
@@ -387,6 +579,9 @@ def cluster(
     flat = {"px": pt * np.cos(phi), "py": pt * np.sin(phi), "pz": pt * np.sinh(eta), "E": pt * np.cosh(eta)}
     # fastjet does not take events without particles.
     used = np.flatnonzero(counts > 1)
+    names = ("pt", "eta", "phi", "m", "tau1", "tau2", "tau3", "tau4", "n_const")
+    if not used.size:
+        return _no_events(names, max_constituents)
     arrays = {k: ak.unflatten(v, counts)[used] for k, v in flat.items()}
     events = ak.to_packed(ak.zip(arrays, with_name="Momentum4D"))
     definition = fastjet.JetDefinition(fastjet.antikt_algorithm, radius)
@@ -394,10 +589,9 @@ def cluster(
     jets, parts = sequence.inclusive_jets(min_pt=pt_min), sequence.constituents(min_pt=pt_min)
     two = np.asarray(ak.num(jets) >= 2)
     if not two.any():
-        raise InputError("jet clustering", "jets", f"no event with two jets above {pt_min:g} GeV", "at least one")
+        return _no_events(names, max_constituents)
     order = ak.argsort(jets[two].pt, ascending=False)[:, :2]
     jets, parts = jets[two][order], parts[two][order]
-    names = ("pt", "eta", "phi", "m", "tau1", "tau2", "tau3", "tau4", "n_const")
     out = np.zeros((int(two.sum()), 2, len(names)), np.float32)
     kept = np.zeros((len(out), 2, max_constituents, 3), np.float32)
     for j in range(2):
@@ -425,110 +619,163 @@ def cluster(
     )
 
 
+def _no_events(names: tuple[str, ...], max_constituents: int) -> Dijets:
+    return Dijets(
+        jets=np.zeros((0, 2, len(names)), np.float32),
+        names=names,
+        m_jj=np.zeros(0),
+        label=np.zeros(0, np.int8),
+        weight=np.zeros(0),
+        constituents=np.zeros((0, 2, max_constituents, 3), np.float32),
+    )
+
+
 def _own(file: Any, name: str, start: int, stop: int | None) -> Dijets:
     version = file.attrs.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise InputError(name, "format_version", version, FORMAT_VERSION)
-    names = tuple(v.decode() if isinstance(v, bytes) else str(v) for v in file.attrs["features"])
+    names = tuple(v.decode() if isinstance(v, bytes) else str(v) for v in np.atleast_1d(file.attrs["features"]))
     rows = slice(start, stop)
-    jets = np.asarray(file["jets"][rows], np.float32)
+    jets = _load(file["jets"], rows, name).astype(np.float32)
+    total = len(file["jets"])
     n = len(jets)
     if jets.ndim != 3 or jets.shape[1:] != (2, len(names)):
         raise InputError(name, "jets", jets.shape, f"(n, 2, {len(names)}), the features it names")
 
-    def column(key: str, default: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.asarray(file[key][rows]) if key in file else default
+    def column(key: str) -> npt.NDArray[Any] | None:
+        if key not in file:
+            return None
+        node = file[key]
+        if len(getattr(node, "shape", ())) > 0 and len(node) != total:
+            raise InputError(name, key, f"{len(node)} events", f"{total}, as many as jets")
+        return _load(node, rows, name)
 
     kinematics = [names.index(v) for v in ("pt", "eta", "phi", "m") if v in names]
     if len(kinematics) != 4:
         raise InputError(name, "features", list(names), "pt, eta, phi and m among them")
-    mass = column("mjj", np.empty(0))
+    mass, label, weight, parts, words = map(column, ("mjj", "label", "weight", "constituents", "l1_hw"))
+    for key, values in (("mjj", mass), ("label", label), ("weight", weight)):
+        if values is not None and values.ndim != 1:
+            raise InputError(name, key, values.shape, "one number an event")
     return Dijets(
         jets=jets,
         names=names,
-        m_jj=mass.astype(np.float64) if mass.size == n else invariant_mass(jets[:, :, kinematics]),
-        label=column("label", np.full(n, -1)).astype(np.int8),
-        weight=column("weight", np.ones(n)).astype(np.float64),
-        constituents=np.asarray(file["constituents"][rows], np.float32) if "constituents" in file else None,
-        l1_hw=_words(file, name, rows),
+        m_jj=invariant_mass(jets[:, :, kinematics]) if mass is None else mass.astype(np.float64),
+        label=np.full(n, -1, np.int8) if label is None else _labels(label, name),
+        weight=np.ones(n) if weight is None else weight.astype(np.float64),
+        constituents=None if parts is None else parts.astype(np.float32),
+        l1_hw=None if words is None else _words(words, name),
     )
 
 
-def _words(file: Any, name: str, rows: slice) -> npt.NDArray[np.int16] | None:
-    if "l1_hw" not in file:
-        return None
-    words = np.asarray(file["l1_hw"][rows])
+def _words(words: npt.NDArray[Any], name: str) -> npt.NDArray[np.int16]:
     if words.dtype.kind not in "iu" or (words.size and (words.min() < -32768 or words.max() > 32767)):
         raise InputError(name, "l1_hw", words.dtype, "integers of 16 bits: hardware codes")
     return words.astype(np.int16)
 
 
-def _from_columns(columns: Mapping[str, npt.NDArray[Any]], name: str) -> Dijets:
-    """Dijets from LHC Olympics column names."""
+#: Columns of a table by name; of one that is no column of numbers, what it is instead.
+_Columns = Mapping[str, npt.NDArray[Any] | str]
+
+
+def _from_columns(columns: _Columns, name: str) -> Dijets:
+    """Dijets from LHC Olympics column names; columns of other names are not looked at."""
     needed = [f"{c}j{j}" for j in (1, 2) for c in ("px", "py", "pz", "m")]
     missing = [c for c in needed if c not in columns]
     if missing:
-        raise InputError(name, "columns", ", ".join(sorted(columns)), f"{', '.join(missing)} among them")
+        raise InputError(name, "columns", ", ".join(sorted(columns)) or "none", f"{', '.join(missing)} among them")
     extra = sorted(c[:-2] for c in columns if c.endswith("j1") and c not in needed and f"{c[:-2]}j2" in columns)
-    n = len(columns[needed[0]])
+
+    def numbers(column: str) -> FloatArray:
+        values = columns[column]
+        if isinstance(values, str) or values.dtype.kind not in "biuf" or values.ndim != 1:
+            found = values if isinstance(values, str) else f"{values.dtype} {values.shape}"
+            raise InputError(name, f"column {column}", found, "one number an event")
+        return values.astype(np.float64)
+
+    n = len(numbers(needed[0]))
     jets = np.empty((n, 2, 4 + len(extra)))
     for j in (1, 2):
-        px, py, pz, m = (np.asarray(columns[f"{c}j{j}"], np.float64) for c in ("px", "py", "pz", "m"))
+        px, py, pz, m = (numbers(f"{c}j{j}") for c in ("px", "py", "pz", "m"))
         pt = np.hypot(px, py)
         jets[:, j - 1, 0] = pt
         jets[:, j - 1, 1] = np.arcsinh(pz / np.where(pt > 0, pt, 1.0))
         jets[:, j - 1, 2] = np.arctan2(py, px)
         jets[:, j - 1, 3] = m
         for i, c in enumerate(extra):
-            jets[:, j - 1, 4 + i] = columns[f"{c}j{j}"]
-    label = np.asarray(columns["label"], np.int8) if "label" in columns else np.full(n, -1, np.int8)
+            jets[:, j - 1, 4 + i] = numbers(f"{c}j{j}")
     return Dijets(
         jets=jets.astype(np.float32),
         names=("pt", "eta", "phi", "m", *extra),
         m_jj=invariant_mass(jets[:, :, :4]),
-        label=label,
-        weight=np.asarray(columns["weight"], np.float64) if "weight" in columns else np.ones(n),
+        label=_labels(numbers("label"), name) if "label" in columns else np.full(n, -1, np.int8),
+        weight=numbers("weight") if "weight" in columns else np.ones(n),
     )
 
 
-def _parquet(name: str, start: int, stop: int | None) -> dict[str, npt.NDArray[Any]]:
+def _parquet(name: str, start: int, stop: int | None) -> _Columns:
     import pyarrow
     import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(name)
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise InputError(name, "file", str(error).splitlines()[0], "a readable parquet file") from error
+    except (OSError, pyarrow.ArrowException) as error:
+        # Of an absent file pyarrow's message is its name alone.
+        number = errno.ENOENT if isinstance(error, FileNotFoundError) else getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error).splitlines()[0]
+        raise InputError(name, "file", reason, "a readable parquet file") from error
     length = table.num_rows if stop is None else min(stop, table.num_rows)
     part = table.slice(start, max(length - start, 0))
-    return {c: part.column(c).to_numpy() for c in part.column_names}
+    types = pyarrow.types
+    return {
+        column: values.to_numpy()
+        if any(is_kind(values.type) for is_kind in (types.is_floating, types.is_integer, types.is_boolean))
+        else str(values.type)
+        for column, values in zip(part.column_names, part.columns)
+    }
 
 
-def _pandas_frame(file: Any, name: str, start: int, stop: int | None) -> tuple[list[str] | None, npt.NDArray[Any]]:
-    """Columns and values of a frame that pandas stored in its fixed format; columns None if they are only numbers."""
+def _pandas_frame(file: Any, name: str, start: int, stop: int | None) -> _Columns:
+    """Columns of a frame that pandas stored in its fixed format."""
     groups = [g for g in file.values() if hasattr(g, "keys") and "axis0" in g]
     if len(groups) != 1:
         raise InputError(name, "content", sorted(file), "one data frame in pandas' fixed format, or jets and features")
     group = groups[0]
-    items, blocks = [], []
-    for i in range(sum(key.endswith("_values") and key.startswith("block") for key in group)):
-        own = group[f"block{i}_items"][()]
-        items += [v.decode() if isinstance(v, bytes) else str(v) for v in own]
-        try:
-            blocks.append(np.asarray(group[f"block{i}_values"][start:stop]))
-        except OSError as error:
-            expected = "an uncompressed or gzip file; write the frame again with complib='zlib'"
-            raise InputError(name, f"block{i}_values", str(error).splitlines()[0], expected) from error
-    values = np.concatenate(blocks, axis=1)
-    return (None if all(v.lstrip("-").isdigit() for v in items) else items), values
+    columns: dict[str, npt.NDArray[Any] | str] = {}
+    items: list[str] = []
+    for key in sorted(k for k in group if k.startswith("block") and k.endswith("_items")):
+        node = group.get(key.replace("_items", "_values"))
+        if node is None:
+            raise InputError(name, group.name.strip("/"), f"{key} alone", "a data frame in pandas' fixed format")
+        own = _items(group[key], name)
+        items += own
+        if node.dtype.kind not in "biuf":
+            # pandas pickles columns of text into one object.
+            columns |= dict.fromkeys(own, "text or objects")
+            continue
+        values = _load(node, slice(start, stop), name)
+        if values.ndim != 2 or values.shape[1] != len(own):
+            raise InputError(name, node.name.strip("/"), values.shape, f"(n, {len(own)}), a column for each name")
+        columns |= {column: values[:, i] for i, column in enumerate(own)}
+    twice = sorted({item for item in items if items.count(item) > 1})
+    if twice:
+        raise InputError(name, "columns", f"{', '.join(twice)} twice", "each name once")
+    lengths = sorted({len(values) for values in columns.values() if not isinstance(values, str)})
+    if len(lengths) > 1:
+        raise InputError(name, "columns", f"lengths {', '.join(map(str, lengths))}", "one length")
+    return columns
 
 
-def _particle_dataset(file: Any, name: str) -> Any:
-    for group in file.values():
-        if hasattr(group, "keys") and "block0_values" in group:
-            dataset = group["block0_values"]
-            if dataset.ndim == 2 and dataset.shape[1] in (2100, 2101):
-                return dataset
-        if hasattr(group, "shape") and len(group.shape) == 2 and group.shape[1] in (2100, 2101):
-            return group
-    raise InputError(name, "content", sorted(file), "a table of 2100 or 2101 columns, 700 particles and a label")
+def _items(node: Any, name: str) -> list[str]:
+    """Names of the columns of a block; pandas stores numbers where they are numbers."""
+    values = _values(node, (), name)
+    return [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in np.atleast_1d(values)]
+
+
+def _find_particles(file: Any) -> Any | None:
+    """The table of an LHC Olympics particle file, or None."""
+    for node in file.values():
+        dataset = node.get("block0_values") if hasattr(node, "keys") else node
+        if len(getattr(dataset, "shape", ())) == 2 and dataset.shape[1] in (2100, 2101):
+            return dataset
+    return None

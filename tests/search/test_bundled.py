@@ -7,10 +7,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from l1ad.errors import InputError
-from l1ad.search import bundled
+from l1ad.search import bundled, jets
 from l1ad.search.jets import Dijets, invariant_mass
 
 
@@ -98,6 +100,47 @@ def test_bad_files(tmp_path: Path) -> None:
         bundled.read_compact(tmp_path / "n.h5", constituents=True)
     with pytest.raises(InputError, match="dijets_nothing"):
         bundled.bundled_dijets("nothing")
+
+
+def test_any_file_is_read(tmp_path: Path) -> None:
+    events = _events(30)
+    bundled.write_compact(events, tmp_path / "compact.h5", constituents_from=0.0)
+    events.write(tmp_path / "own.h5")
+    columns = {"label": events.label}
+    for j in (1, 2):
+        pt, eta, phi, m = (events.feature(name)[:, j - 1] for name in ("pt", "eta", "phi", "m"))
+        momenta = {"px": pt * np.cos(phi), "py": pt * np.sin(phi), "pz": pt * np.sinh(eta), "m": m}
+        columns |= {f"{name}j{j}": values for name, values in momenta.items()}
+    pq.write_table(pa.table(columns), tmp_path / "table.parquet")
+    compact = bundled.read_compact(tmp_path / "compact.h5")
+    for name, same in (("compact.h5", compact), ("own.h5", events)):
+        np.testing.assert_array_equal(bundled.read_any(tmp_path / name).jets, same.jets)
+    np.testing.assert_allclose(bundled.read_any(tmp_path / "table.parquet").m_jj, events.m_jj, rtol=1e-4)
+    assert bundled.read_any(tmp_path / "compact.h5").constituents is None
+    assert bundled.read_any(tmp_path / "compact.h5", constituents=True).constituents is not None
+    with pytest.raises(InputError, match=r"compact\.h5: format: found l1ad-dijets-compact, .*bundled\.read_any"):
+        jets.read(tmp_path / "compact.h5")
+    with pytest.raises(InputError, match=r"absent\.h5: file: found No such file or directory"):
+        bundled.read_any(tmp_path / "absent.h5")
+
+
+@pytest.mark.parametrize("lost", ["label", "jets/m", "constituents/rows", "constituents/eta", "attribute steps"])
+def test_damaged_compact_files(tmp_path: Path, lost: str) -> None:
+    path = tmp_path / "c.h5"
+    bundled.write_compact(_events(30), path, constituents_from=0.0)
+    with h5py.File(path, "a") as file:
+        if lost.startswith("attribute"):
+            del file.attrs[lost.split()[1]]
+        else:
+            del file[lost]
+    with pytest.raises(
+        InputError, match=rf"c\.h5: file: found .*{lost.split('/')[-1].split()[-1]}.*, expected a whole"
+    ):
+        bundled.read_any(path, constituents=True)
+    for broken in (path.read_bytes()[:3000], b"no"):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match=r"c\.h5: file: found .*, expected a whole l1ad-dijets-compact"):
+            bundled.read_compact(path)
 
 
 def test_the_bundled_sample() -> None:

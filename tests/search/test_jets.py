@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -72,7 +73,7 @@ def test_ratios_are_guarded_and_jets_reordered() -> None:
     assert tau21[3, 0] == 0.0
     np.testing.assert_allclose(tau21[4], events.feature("tau2")[4] / events.feature("tau1")[4])
     assert events.features(("m", "tau32")).shape == (40, 2, 2)
-    with pytest.raises(InputError, match="feature"):
+    with pytest.raises(InputError, match=r"found tau43, expected one of pt, eta, .*, tau3, tau21, tau32$"):
         events.feature("tau43")
     sorted_events = events.heavier_first()
     mass = sorted_events.feature("m")
@@ -136,6 +137,134 @@ def test_bad_events_are_named_with_their_file(tmp_path: Path) -> None:
         jets.read(tmp_path / "absent.h5")
 
 
+def _one_line(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        jets.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "message"),
+    [
+        ("mjj", np.ones(39), "mjj: found 39 events, expected 40, as many as jets"),
+        ("mjj", np.ones((40, 2)), "mjj: found (40, 2), expected one number an event"),
+        ("label", np.ones(41), "label: found 41 events, expected 40, as many as jets"),
+        ("label", np.r_[np.zeros(6), np.nan, np.zeros(33)], "event 6, label: found nan, expected 1 for signal, 0 for"),
+        ("label", np.r_[np.zeros(6), 256, np.zeros(33)], "event 6, label: found 256, expected 1 for signal, 0 for"),
+        ("label", np.full(40, b"qcd"), "label: found text or objects, expected numbers"),
+        ("weight", np.ones(7), "weight: found 7 events, expected 40, as many as jets"),
+        ("weight", np.r_[1.0, np.inf, np.ones(38)], "event 1, weight: found inf, expected a finite number"),
+        ("weight", 1.0, "weight: found a single value, expected an array"),
+        ("constituents", np.zeros((39, 2, 5, 3)), "constituents: found 39 events, expected 40, as many as jets"),
+        ("constituents", np.zeros((40, 2, 5)), "constituents: found (40, 2, 5), expected (40, 2, particles, 3)"),
+        ("constituents", np.full((40, 2, 5, 3), np.nan), "event 0: found a constituent that is not finite, expected"),
+        ("jets", np.full((40, 2, 7), b"x"), "jets: found text or objects, expected numbers"),
+        ("l1_hw", np.zeros((39, 3, 3), int), "l1_hw: found 39 events, expected 40, as many as jets"),
+        ("l1_hw", np.full((40, 2), b"x"), "l1_hw: found text or objects, expected numbers"),
+    ],
+)
+def test_bad_datasets_of_our_own_file(tmp_path: Path, key: str, values: np.ndarray, message: str) -> None:
+    path = tmp_path / "d.h5"
+    jets._from_columns(_columns(), "test").write(path)
+    with h5py.File(path, "a") as file:
+        if key in file:
+            del file[key]
+        file[key] = values
+    assert _one_line(path).startswith(message)
+    if key != "jets" and np.shape(values)[:1] not in ((), (40,)):
+        # Also where the events that are asked for are there in both.
+        with pytest.raises(InputError, match=f"{key}: found .* events, expected 40"):
+            jets.read(path, stop=3)
+
+
+def test_jets_have_no_negative_mass_but_for_rounding() -> None:
+    events = jets._from_columns(_columns(), "test")
+    table = events.jets.copy()
+    table[8, 1, 3] = -9e-4
+    assert len(replace(events, jets=table)) == 40
+    table[8, 1, 3] = -0.5
+    with pytest.raises(InputError, match=r"^dijets: event 8, mass of jet 2: found -0.5 GeV, expected a mass of at"):
+        replace(events, jets=table)
+
+
+def _filtered(path: Path, node: str) -> None:
+    """Put a dataset in place of `node` that is compressed with blosc, which h5py cannot read without a plugin."""
+    with h5py.File(path, "a") as file:
+        old = file[node]
+        shape, kind = old.shape, old.id.get_type()
+        del file[node]
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk(shape)
+        # Optional for the writer, but the chunk says that the filter was applied.
+        properties.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (2, 2, 4, 64))
+        made = h5py.h5d.create(file.id, node.encode(), kind, h5py.h5s.create_simple(shape), properties)
+        made.write_direct_chunk((0,) * len(shape), b"blosc", 0)
+
+
+@pytest.mark.parametrize("node", ["df/block0_items", "df/block0_values", "jets", "l1_hw"])
+def test_filters_that_are_not_there_are_named(tmp_path: Path, node: str) -> None:
+    path = tmp_path / "f.h5"
+    columns = _columns()
+    if node.startswith("df"):
+        _pandas_fixed(path, list(columns), [(list(columns), np.stack(list(columns.values()), axis=1))])
+    else:
+        words = np.zeros((40, 3, 3), np.int16)
+        replace(jets._from_columns(columns, "test"), l1_hw=words).write(path)
+    _filtered(path, node)
+    message = _one_line(path)
+    assert message.startswith(f"{node}: found the compression blosc (filter 32001), expected none or gzip")
+    assert "complib='zlib'" in message
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "kind"),
+    [
+        ("label", ["a"] * 40, "string"),
+        ("tau2j1", ["a"] * 40, "string"),
+        ("tau2j2", [[1.0, 2.0]] * 40, "list<item: double>"),
+        ("mj1", [[1.0]] * 40, "list<item: double>"),
+        ("weight", [{"a": 1}] * 40, "struct<a: int64>"),
+    ],
+)
+def test_columns_that_are_no_numbers(tmp_path: Path, column: str, values: list, kind: str) -> None:
+    columns = _columns()
+    floats = [c for c in columns if c != column]
+    pq.write_table(pa.table({**columns, column: values}), tmp_path / "f.parquet")
+    # Versions of pyarrow call what a list holds item or element.
+    message = _one_line(tmp_path / "f.parquet").replace("element:", "item:")
+    assert message == f"column {column}: found {kind}, expected one number an event"
+    if kind == "string":
+        # As pandas writes text: pickled, in a dataset of one object.
+        blocks = [(floats, np.stack([columns[c] for c in floats], axis=1))]
+        _pandas_fixed(tmp_path / "f.h5", list(columns), blocks)
+        with h5py.File(tmp_path / "f.h5", "a") as file:
+            file["df/block1_items"] = [column.encode()]
+            made = file.create_dataset("df/block1_values", (1,), h5py.vlen_dtype(np.uint8))
+            made[0] = np.frombuffer(b"pickled", np.uint8)
+        expected = f"column {column}: found text or objects, expected one number an event"
+        assert _one_line(tmp_path / "f.h5") == expected
+
+
+def test_columns_of_other_names_are_let_be(tmp_path: Path) -> None:
+    columns = _columns()
+    table = pa.table({**columns, "comment": ["a"] * 40, "particles": [[1.0, 2.0]] * 40})
+    pq.write_table(table, tmp_path / "f.parquet")
+    np.testing.assert_array_equal(jets.read(tmp_path / "f.parquet").jets, jets._from_columns(columns, "test").jets)
+
+
+def test_labels_of_a_table_are_whole(tmp_path: Path) -> None:
+    columns = _columns()
+    columns["label"][4] = np.nan
+    pq.write_table(pa.table(columns), tmp_path / "f.parquet")
+    assert _one_line(tmp_path / "f.parquet").startswith("event 4, label: found nan, expected 1 for signal")
+    columns = _columns()
+    pq.write_table(pa.table({**columns, "label": pa.array([None, *columns["label"][1:]])}), tmp_path / "f.parquet")
+    assert _one_line(tmp_path / "f.parquet").startswith("event 0, label: found nan")
+    pq.write_table(pa.table({**columns, "label": columns["label"] == 1}), tmp_path / "f.parquet")
+    np.testing.assert_array_equal(jets.read(tmp_path / "f.parquet").label, columns["label"])
+
+
 def test_windows_are_the_published_ones() -> None:
     assert len(jets.WINDOWS) == 12
     a1, b6 = jets.WINDOWS["A1"], jets.WINDOWS["B6"]
@@ -197,7 +326,7 @@ def test_particle_files_are_read_in_chunks(tmp_path: Path) -> None:
     assert [len(p) for p, _ in parts] == [8, 8, 1]
     np.testing.assert_array_equal(np.concatenate([p for p, _ in parts]), rows[3:20, :2100].reshape(-1, 700, 3))
     np.testing.assert_array_equal(np.concatenate([y for _, y in parts]), rows[3:20, 2100])
-    with pytest.raises(InputError, match="use cluster"):
+    with pytest.raises(InputError, match=r"l1ad search cluster .*p\.h5 --out"):
         jets.read(tmp_path / "p.h5")
 
 
@@ -218,6 +347,19 @@ def test_bad_files(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             jets.read(tmp_path / name)
+    assert _one_line(tmp_path / "absent.parquet").startswith("file: found No such file or directory, expected a")
+    columns = _columns()
+    values = np.stack(list(columns.values()), axis=1)
+    for name, items, part, message in (
+        ("twice.h5", [*list(columns)[:-1], "mj1"], values, "columns: found mj1 twice, expected each name once"),
+        ("wide.h5", list(columns), values[:, :5], "df/block0_values: found (40, 5), expected (n, 15)"),
+        ("flat.h5", list(columns), values[0], "df/block0_values: found (15,), expected (n, 15)"),
+    ):
+        _pandas_fixed(tmp_path / name, items, [(items, part)])
+        assert _one_line(tmp_path / name).startswith(message)
+    halves = [(list(columns)[:7], values[:, :7]), (list(columns)[7:], values[:30, 7:])]
+    _pandas_fixed(tmp_path / "short.h5", list(columns), halves)
+    assert _one_line(tmp_path / "short.h5") == "columns: found lengths 30, 40, expected one length"
     with pytest.raises(InputError, match="2101 columns"):
         list(jets.read_particles(tmp_path / "other.h5"))
     events = jets._from_columns(_columns(), "test")
