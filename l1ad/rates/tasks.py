@@ -30,6 +30,7 @@ from l1ad.io import atomic_hdf5, sha256_path
 from l1ad.menu import Menu, MenuDecision
 from l1ad.rates.exact import ExactSums, FloatArray, IntArray
 from l1ad.rates.histogram import Kind, ScoreHistogram, check_weights
+from l1ad.rates.pool import process_pool as process_pool
 from l1ad.rates.rates import MAX_PILEUP, pileup_bin
 from l1ad.rates.stability import VARIABLES, GroupSums, group_keys
 
@@ -475,22 +476,6 @@ def _hand_out(
         for future in futures:
             future.cancel()
         raise
-
-
-@contextlib.contextmanager
-def process_pool(workers: int) -> Iterator[Executor | None]:
-    """`workers` processes of this machine; None (work here) for one.
-
-    Processes are spawned and not forked: a fork copies the threads' locks of whatever was imported before.
-    """
-    if workers == 1:
-        yield None
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield pool
 
 
 @contextlib.contextmanager
