@@ -178,7 +178,14 @@ class CwolaHunting:
     combine: Literal["max", "sum"] = "max"
 
     def __call__(self, train: View, validation: View, rng: np.random.Generator) -> Scorer:
-        """Train one classifier for each jet."""
+        """Train one classifier for each jet.
+
+        Raises
+        ------
+        InputError
+            If window or sidebands have fewer than two events to train or to validate with.
+        """
+        _check_enough(train, validation)
         predictors = []
         for j in range(2):
             learn = _jet_samples(train, j, self.bins)
@@ -307,7 +314,9 @@ def planing_weights(
         raise InputError("planing", "labels", f"{int(one.sum())} of 1, {int(zero.sum())} of 0", "both")
     edges = np.unique(np.quantile(v[one], np.linspace(0.0, 1.0, bins + 1)))
     if edges.size < 2:
-        raise InputError("planing", "values", "all equal", "a distribution")
+        raise InputError(
+            "planing", "values of label 1", f"{int(one.sum())} that are all equal", "at least 2 that differ"
+        )
     index = np.clip(np.searchsorted(edges, v, side="right") - 1, 0, edges.size - 2)
     w = np.where((v >= edges[0]) & (v <= edges[-1]), w, 0.0)
     target = np.bincount(index[one], w[one], edges.size - 1)
@@ -352,6 +361,17 @@ def _event_samples(view: View) -> Samples:
     y = label[used].astype(np.int8)
     w = np.where(y == 1, 1.0, np.count_nonzero(y == 1) / np.count_nonzero(y == 0))
     return Samples(np.asarray(view["event"][used], np.float64), y, w / w.mean())
+
+
+def _check_enough(train: View, validation: View) -> None:
+    """Two events a class can be told apart and give a distribution; the message says how many there are in all."""
+    parts = {"to train with": train["label"], "to validate with": validation["label"]}
+    for name, value in (("window", 1), ("sidebands", 0)):
+        counts = {use: int(np.count_nonzero(label == value)) for use, label in parts.items()}
+        if min(counts.values()) < 2:
+            there = ", ".join(f"{count} {use}" for use, count in counts.items())
+            found = f"{sum(counts.values())} outside of the fold that is scored: {there}"
+            raise InputError("weak supervision", f"events in the {name}", found, "at least 2 each: more events")
 
 
 def _check_classes(label: npt.NDArray[Any]) -> None:

@@ -146,12 +146,16 @@ def test_published_fractions() -> None:
 def test_bad_input() -> None:
     table = _events(np.random.default_rng(0), 400, 0)
     table["label"][:] = 1
-    with pytest.raises(InputError, match="in sidebands"):
+    with pytest.raises(InputError, match="events in the sidebands: found 0 outside of the fold"):
         _cross(table, weak.cwola_hunting(TREES))
+    with pytest.raises(InputError, match="in sidebands"):
+        _cross({"event": table["jets"][:, 0], "label": table["label"]}, weak.cwola_pair(TREES))
     apart = _events(np.random.default_rng(0), 400, 0)
     apart["plane"][apart["label"] == 1] += 1e4
     with pytest.raises(InputError, match="an overlap"):
         _cross(apart, weak.cwola_hunting(TREES))
+    with pytest.raises(InputError, match="planing: values of label 1: found 1 that are all equal, expected at least 2"):
+        weak.planing_weights([1.0, 2.0, 3.0], [1, 0, 0])
     with pytest.raises(InputError, match="planing"):
         weak.planing_weights(np.ones(4), [0, 0, 1, 1])
     with pytest.raises(InputError, match="both"):
@@ -169,3 +173,17 @@ def test_the_dense_network_finds_the_signal_too() -> None:
     score = _cross(table, weak.cwola_hunting(weak.Dense(epochs=8)))
     window = table["label"] == 1
     assert metrics.sic_curve(score[window], table["truth"][window]).maximum > 3.0
+
+
+@pytest.mark.parametrize(("value", "name"), [(1, "window"), (0, "sidebands")])
+def test_too_few_events_are_counted(value: int, name: str) -> None:
+    table = _events(np.random.default_rng(0), 400, 0)
+    table["label"][:] = 1 - value
+    table["label"][[5, 50, 300]] = value
+    with pytest.raises(InputError, match=rf"events in the {name}: found (\d) outside .*: (\d) to train with, (\d) to"):
+        _cross(table, weak.cwola_hunting(TREES))
+    # Spectators are no events of a sideband.
+    table["label"][:] = -1
+    table["label"][:200] = value
+    with pytest.raises(InputError, match="found 0 outside of the fold that is scored"):
+        _cross(table, weak.cwola_hunting(TREES))
