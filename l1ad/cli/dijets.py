@@ -1,4 +1,4 @@
-"""`l1ad search simulate`."""
+"""`l1ad search simulate` and `l1ad search cluster`: files of dijets from a generator or from particles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ def simulate_command(
     process: Annotated[str, typer.Option(help="qcd, or the name of a signal; 'list' names them.")] = "qcd",
     out: Annotated[Path | None, typer.Option("--out", help="Dijet file to write (HDF5).")] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Number of selected events.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed; the result does not depend on the workers.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed; the result does not depend on the workers.")
+    ] = 1,
     mass: Annotated[float | None, typer.Option(help="Mass of the resonance in GeV.")] = None,
     daughter: Annotated[
         list[str] | None, typer.Option("--daughter", help="NAME=GEV, mass of what it decays to; can be repeated.")
@@ -33,6 +35,7 @@ def simulate_command(
     Example: l1ad search simulate --process x_yy_4q --mass 3000 --daughter y=170 --daughter y2=400 --n 2000 --out x.h5
     """
     from l1ad.errors import InputError
+    from l1ad.io import make_folder
     from l1ad.search.simulate import NO_UNDERLYING_EVENT, SIGNALS, Recipe, Selection, qcd, signal, simulate
 
     if process == "list":
@@ -43,6 +46,9 @@ def simulate_command(
         return
     if out is None:
         raise InputError("--out", found="no file name", expected="the dijet file to write, such as qcd.h5")
+    _check_out(out)
+    if work is not None:
+        make_folder(work)
     masses_given = dict(_mass(text) for text in daughter or ())
     selection = Selection(m_jj_min=m_jj_min, m_jj_max=m_jj_max)
     if sideband:
@@ -66,6 +72,41 @@ def simulate_command(
     )
 
 
+def cluster_command(
+    file: Annotated[Path, typer.Argument(help="Particle file of the LHC Olympics (HDF5, 2100 or 2101 columns).")],
+    out: Annotated[Path, typer.Option("--out", help="Dijet file to write (HDF5).")],
+    radius: Annotated[float, typer.Option(help="Of the anti-kt jets.")] = 1.0,
+    pt_min: Annotated[float, typer.Option(help="Of both jets, in GeV.")] = 100.0,
+    max_events: Annotated[int | None, typer.Option(min=1, help="Events to read; all if not given.")] = None,
+) -> None:
+    """Cluster particles to dijets with N-subjettiness and constituents.
+
+    Example: l1ad search cluster events_anomalydetection.h5 --out dijets.h5 --max-events 100000
+    """
+    from l1ad.search.jets import cluster_file
+
+    _check_out(out)
+
+    def progress(done: int) -> None:
+        typer.echo(f"{done} events", err=True)
+
+    n_read, n_kept = cluster_file(file, out, radius=radius, pt_min=pt_min, max_events=max_events, progress=progress)
+    typer.echo(f"{out}: {n_kept} dijets of {n_read} events")
+
+
+def _check_out(out: Path) -> None:
+    """Say before the work, and not after it, that a file cannot be written there."""
+    import os
+
+    from l1ad.errors import InputError
+    from l1ad.io import make_folder
+
+    if out.is_dir():
+        raise InputError(str(out), "--out", "a folder", "the name of a file")
+    if not os.access(make_folder(out.parent), os.W_OK):
+        raise InputError(str(out), "--out", "a folder that cannot be written", "a writable folder")
+
+
 def _mass(text: str) -> tuple[str, float]:
     from l1ad.errors import InputError
 
@@ -77,5 +118,6 @@ def _mass(text: str) -> tuple[str, float]:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to `app`."""
+    """Add the verbs to `app`."""
     app.command("simulate")(simulate_command)
+    app.command("cluster")(cluster_command)

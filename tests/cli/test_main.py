@@ -43,7 +43,7 @@ def test_help_and_version_are_status_0():
     "verb",
     ["run", "train", "freeze", "tune", "assemble", "convert", "validate", "calibrate", "report", "score", "display",
      "catalogue", "doctor", "data convert", "data inspect", "data simulate", "data realism", "search dijet",
-     "search limits", "search peak", "search simulate"],
+     "search limits", "search peak", "search simulate", "search cluster"],
 )  # fmt: skip
 def test_every_verb_has_an_example(verb):
     result = l1ad(*verb.split(), "--help")

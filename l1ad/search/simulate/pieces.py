@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from l1ad.errors import InputError, require
+from l1ad.io import make_folder
 from l1ad.search.jets import concatenate, read
 from l1ad.search.simulate.generate import generate
 from l1ad.search.simulate.recipe import PARTONS, Partons, Recipe, Sample
@@ -78,17 +81,28 @@ class Piece:
         Raises
         ------
         InputError
-            If it is there but of another recipe or seed.
+            If it is there but of another recipe or seed, or cannot be read.
         """
-        import h5py
-
         if not self.path.is_file():
             return False
-        with h5py.File(self.path, "r") as file:
+        with self._opened() as file:
             if file.attrs.get("piece") != self.key:
                 expected = "a piece of this sample; use an empty folder for another one"
                 raise InputError(str(self.path), "piece", "another recipe or seed", expected)
             return len(file["partons/m_hat"]) == self.n
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """The file, to be read."""
+        import h5py
+
+        try:
+            with h5py.File(self.path, "r") as file:
+                yield file
+        except (OSError, KeyError) as error:
+            reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).strip("\"'")
+            expected = "a piece of a simulated sample; without the file it is made again"
+            raise InputError(str(self.path), "piece", reason.splitlines()[0], expected) from error
 
     def make(self) -> None:
         """Generate and write; the file has its name only when all of it is there."""
@@ -104,9 +118,7 @@ class Piece:
 
     def load(self) -> Sample:
         """Read it back."""
-        import h5py
-
-        with h5py.File(self.path, "r") as file:
+        with self._opened() as file:
             partons = Partons(**{name: file[f"partons/{name}"][:] for name in PARTONS})
             n_tried, sigma = int(file.attrs["n_tried"]), float(file.attrs["sigma_fb"])
         return Sample(read(self.path), partons, n_tried, sigma)
@@ -131,7 +143,7 @@ def make_pieces(
     todo = [piece for piece in pieces if not piece.done()]
     finished = len(pieces) - len(todo)
     for piece in todo[:1]:
-        piece.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(piece.path.parent)
     with process_pool(min(workers, max(len(todo), 1))) as pool:
         if pool is None:
             for piece in todo:
