@@ -71,6 +71,10 @@ for _name, _parent in _VERBS:
 _UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "UsageError")
 
 
+#: Exit status of a program that a signal has ended: 128 and the number of SIGINT.
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command line; an error that a user can cause is one line and a non-zero exit status."""
     try:
@@ -89,9 +93,12 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("l1ad: interrupted\n")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone (`l1ad ... | head`): that is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    if status == _INTERRUPTED:
+        # Some versions of typer turn the interrupt into a status, and say nothing.
+        sys.stderr.write("l1ad: interrupted\n")
     sys.exit(status if isinstance(status, int) else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -108,7 +109,7 @@ def run(
         display.close()
         again = "nothing is lost: the same command goes on from there"
         typer.echo(f"l1ad: interrupted in the step {display.step}; {again}", err=True)
-        raise typer.Exit(130) from None
+        sys.exit(130)
     finally:
         display.close()
     page = folder / "report.html"

@@ -79,7 +79,7 @@ def limits_command(
 
     settings = SearchConfig.read(find_config(config, "search"))
     require_folder(out)
-    odd = _signal(signal)
+    odd = _signal(signal, constituents=_wants_particles(settings))
     if "peak" not in settings.model_fields_set:
         settings, shape = injected.with_peak_of(odd, settings, mass)
         typer.echo(f"peak of {signal.name}: {_shape(shape)}", err=True)
@@ -124,6 +124,10 @@ def peak_command(
     typer.echo(out)
 
 
+def _wants_particles(settings: SearchConfig) -> bool:
+    return "vae_qr" in (settings.method, *settings.compare)
+
+
 def _shape(fit: PeakShapeFit) -> str:
     p = fit.peak
     poor = "" if fit.chi2 < 2.0 * max(fit.ndof, 1) else ": not described well"
@@ -133,12 +137,12 @@ def _shape(fit: PeakShapeFit) -> str:
     )
 
 
-def _signal(path: Path) -> Dijets:
+def _signal(path: Path, *, constituents: bool = False) -> Dijets:
     """The signal of a file: without the events whose label says that they are none."""
     from l1ad.errors import InputError
-    from l1ad.search import jets
+    from l1ad.search.bundled import read_any
 
-    events = jets.read(path)
+    events = read_any(path, constituents=constituents)
     odd = events[events.label != 0]
     if not len(odd):
         raise InputError(str(path), "label", "background only", "events of a signal")
@@ -151,19 +155,19 @@ def _data(settings: SearchConfig, events: list[Path], signal: Path | None, n_sig
 
     from l1ad.errors import InputError
     from l1ad.search import jets, methods
-    from l1ad.search.bundled import bundled_dijets
+    from l1ad.search.bundled import bundled_dijets, read_any
 
     if (signal is None) != (n_signal == 0):
         given = "--signal without --n-signal" if signal is not None else "--n-signal without --signal"
         raise InputError("command line", "injection", given, "both or none")
+    particles = _wants_particles(settings)
     injected, n, name = None, n_signal, ""
     if signal is not None:
-        injected, name = _signal(signal), signal.name
+        injected, name = _signal(signal, constituents=particles), signal.name
     if events:
-        parts = [jets.read(path) for path in events]
+        parts = [read_any(path, constituents=particles) for path in events]
         text = f"Events of {', '.join(path.name for path in events)}"
     else:
-        particles = "vae_qr" in (settings.method, *settings.compare)
         parts = [bundled_dijets("qcd", constituents=particles)]
         text = "The bundled simulated QCD sample"
         if particles:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 import time
 import weakref
 
@@ -93,3 +95,23 @@ def test_elsewhere_it_stops_at_once():
     with pytest.raises(KeyboardInterrupt), heeded_interrupts():
         interrupt()
         time.sleep(30)
+
+
+def test_a_verb_that_is_interrupted_says_so():
+    """Typer makes an exit status of the interrupt, and says nothing."""
+    code = """
+        import os, signal, sys, time
+        from l1ad.cli import app, main
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        @app.command()
+        def wait() -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(30)
+        sys.argv = ["l1ad", "wait"]
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 130
+    assert done.stderr == "l1ad: interrupted\n"
