@@ -88,7 +88,7 @@ class _Pool(ProcessPoolExecutor):
         """End the workers at once, whatever they are doing."""
         # Waited for without waitpid, which the executor's own thread may be calling.
         left = {worker.sentinel: worker for worker in (self._processes or {}).values()}
-        manager = self._executor_manager_thread
+        manager: Any = self._executor_manager_thread
         try:
             self.shutdown(wait=False, cancel_futures=True)
             for worker in left.values():
