@@ -38,7 +38,7 @@ import numpy as np
 from common import RESULTS, machine, report
 
 from l1ad.errors import InputError
-from l1ad.search import dijet_search, folds, injected, jets, methods, metrics, quantile, weak
+from l1ad.search import dijet_search, folds, injected, jets, methods, metrics, quantile, readers, weak
 from l1ad.search.bundled import bundled_dijet_names, bundled_dijets
 from l1ad.search.config import SearchConfig
 from l1ad.search.stats import dijet, lookelsewhere
@@ -71,7 +71,7 @@ GAIN = SearchConfig.model_validate(
 def samples(options: argparse.Namespace, *, constituents: bool) -> tuple[jets.Dijets, jets.Dijets]:
     """Background and signal, from files or bundled."""
     if options.events:
-        return jets.concatenate([jets.read(p) for p in options.events]), jets.read(options.signal[0])
+        return jets.concatenate([readers.read(p) for p in options.events]), readers.read(options.signal[0])
     return bundled_dijets("qcd", constituents=constituents), bundled_dijets(SIGNAL, constituents=constituents)
 
 
@@ -170,8 +170,8 @@ def injected_into(
     if options.simulate:
         background, signals = fresh(options.simulate, quick=options.quick)
     elif options.events:
-        background = jets.concatenate([jets.read(p) for p in options.events])
-        signals = {p.stem: jets.read(p) for p in options.signal}
+        background = jets.concatenate([readers.read(p) for p in options.events])
+        signals = {p.stem: readers.read(p) for p in options.signal}
     else:
         background = bundled_dijets("qcd", constituents=constituents)
         names = [n for n in bundled_dijet_names() if n != "qcd"]
@@ -636,7 +636,7 @@ class Sic:
 
 def sic(options: argparse.Namespace) -> list[Figure]:
     """Weak supervision on m of the lighter jet, mass difference and tau21 of both, with S/B = 0.6 % in the window."""
-    sample = replace(jets.read(options.benchmark), constituents=None).heavier_first()
+    sample = replace(readers.read(options.benchmark), constituents=None).heavier_first()
     window = jets.MassWindow("LHCO", 3300.0, 3700.0, 3100.0, 3900.0)
     window.labels(sample.m_jj)
     m, tau = sample.feature("m"), sample.feature("tau21")

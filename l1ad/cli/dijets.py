@@ -83,7 +83,7 @@ def cluster_command(
 
     Example: l1ad search cluster events_anomalydetection.h5 --out dijets.h5 --max-events 100000
     """
-    from l1ad.search.jets import cluster_file
+    from l1ad.search.clustering import cluster_file
 
     _check_out(out)
 

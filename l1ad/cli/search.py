@@ -206,8 +206,8 @@ def _say(result: Result) -> None:
         )
     typer.echo(line)
     if result.badly_described:
-        text = f"background and peak together do not describe the spectrum (chi2 p {result.described:.1g})"
-        typer.echo(f"{text}: do not use these results")
+        text = f"background and peak together describe the spectrum badly (chi2 p {result.described:.1g})"
+        typer.echo(f"{text}: look at the fit before you use these results")
     for order, reason in result.choice.failed.items():
         typer.echo(f"no fit with {order} parameters, so it was not chosen: {reason}")
     if result.scan.failed:

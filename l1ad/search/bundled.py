@@ -20,7 +20,7 @@ import numpy.typing as npt
 from l1ad.errors import InputError
 from l1ad.events.bundled import FOLDER, bundled
 from l1ad.io import atomic_hdf5
-from l1ad.search import jets as dijets
+from l1ad.search import readers
 from l1ad.search.jets import Dijets, concatenate, invariant_mass
 
 FORMAT = "l1ad-dijets-compact"
@@ -139,7 +139,7 @@ def _read_compact(file: Any, name: str, constituents: bool) -> Dijets:
 
 
 def read_any(path: str | os.PathLike[str], *, constituents: bool = False) -> Dijets:
-    """Dijets of any file: a compact one as `read_compact` does, every other one as `l1ad.search.jets.read` does.
+    """Dijets of any file: a compact one as `read_compact` does, every other one as `l1ad.search.readers.read` does.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def read_any(path: str | os.PathLike[str], *, constituents: bool = False) -> Dij
     InputError
         As the two do.
     """
-    return read_compact(path, constituents=constituents) if _is_compact(path) else dijets.read(path)
+    return read_compact(path, constituents=constituents) if _is_compact(path) else readers.read(path)
 
 
 def _is_compact(path: str | os.PathLike[str]) -> bool:

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from l1ad.cli import app
 from l1ad.errors import InputError, MissingToolError
-from l1ad.search import jets
-from l1ad.search.jets import read
+from l1ad.search import clustering
+from l1ad.search.readers import read
 from l1ad.search.simulate import SIGNALS, Piece, qcd
 
 
@@ -129,7 +129,7 @@ def test_particles_are_clustered_chunk_by_chunk(tmp_path: Path, labelled: bool) 
     assert found.label.tolist() == ((kept % 2).tolist() if labelled else [-1] * 13)
     assert found.constituents is not None
     # In chunks of which one has no dijet at all, and fewer events.
-    assert jets.cluster_file(tmp_path / "p.h5", out, radius=0.9, chunk=1, max_events=8) == (8, 5)
+    assert clustering.cluster_file(tmp_path / "p.h5", out, radius=0.9, chunk=1, max_events=8) == (8, 5)
     again = read(out)
     np.testing.assert_array_equal(again.jets, found.jets[:5])
     np.testing.assert_array_equal(again.constituents, found.constituents[:5])

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from l1ad.errors import InputError
-from l1ad.search import bundled, jets
+from l1ad.search import bundled, readers
 from l1ad.search.jets import Dijets, invariant_mass
 
 
@@ -119,7 +119,7 @@ def test_any_file_is_read(tmp_path: Path) -> None:
     assert bundled.read_any(tmp_path / "compact.h5").constituents is None
     assert bundled.read_any(tmp_path / "compact.h5", constituents=True).constituents is not None
     with pytest.raises(InputError, match=r"compact\.h5: format: found l1ad-dijets-compact, .*bundled\.read_any"):
-        jets.read(tmp_path / "compact.h5")
+        readers.read(tmp_path / "compact.h5")
     with pytest.raises(InputError, match=r"absent\.h5: file: found No such file or directory"):
         bundled.read_any(tmp_path / "absent.h5")
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from l1ad.errors import InputError
-from l1ad.search import jets
+from l1ad.search import clustering, jets, readers
 
 NAMES = ("px", "py", "pz", "m", "tau1", "tau2", "tau3")
 
@@ -55,7 +55,7 @@ def test_features_of_the_olympics_file_and_of_parquet_agree(tmp_path: Path) -> N
         ],
     )
     pq.write_table(pa.table(columns), tmp_path / "f.parquet")
-    a, b = jets.read(tmp_path / "f.h5"), jets.read(tmp_path / "f.parquet")
+    a, b = readers.read(tmp_path / "f.h5"), readers.read(tmp_path / "f.parquet")
     np.testing.assert_array_equal(a.jets, b.jets)
     np.testing.assert_array_equal(a.label, columns["label"])
     assert a.names == ("pt", "eta", "phi", "m", "tau1", "tau2", "tau3")
@@ -63,12 +63,12 @@ def test_features_of_the_olympics_file_and_of_parquet_agree(tmp_path: Path) -> N
     vectors = [np.stack([columns[f"{c}j{j}"] for c in ("px", "py", "pz")]) for j in (1, 2)]
     energy = sum(np.sqrt((v**2).sum(axis=0) + columns[f"mj{j}"] ** 2) for j, v in zip((1, 2), vectors))
     np.testing.assert_allclose(a.m_jj, np.sqrt(energy**2 - (sum(vectors) ** 2).sum(axis=0)), rtol=1e-9)
-    assert len(jets.read(tmp_path / "f.h5", start=5, stop=9)) == 4
-    np.testing.assert_array_equal(jets.read(tmp_path / "f.parquet", start=5, stop=9).m_jj, b.m_jj[5:9])
+    assert len(readers.read(tmp_path / "f.h5", start=5, stop=9)) == 4
+    np.testing.assert_array_equal(readers.read(tmp_path / "f.parquet", start=5, stop=9).m_jj, b.m_jj[5:9])
 
 
 def test_ratios_are_guarded_and_jets_reordered() -> None:
-    events = jets._from_columns(_columns(), "test")
+    events = readers._from_columns(_columns(), "test")
     tau21 = events.feature("tau21")
     assert tau21[3, 0] == 0.0
     np.testing.assert_allclose(tau21[4], events.feature("tau2")[4] / events.feature("tau1")[4])
@@ -82,11 +82,11 @@ def test_ratios_are_guarded_and_jets_reordered() -> None:
 
 
 def test_own_format_round_trip(tmp_path: Path) -> None:
-    events = jets._from_columns(_columns(), "test")
+    events = readers._from_columns(_columns(), "test")
     constituents = np.random.default_rng(0).normal(size=(40, 2, 5, 3)).astype(np.float32)
     full = jets.Dijets(events.jets, events.names, events.m_jj, events.label, events.weight, constituents)
     full.write(tmp_path / "d.h5", attributes={"process": "test"})
-    again = jets.read(tmp_path / "d.h5")
+    again = readers.read(tmp_path / "d.h5")
     for name in ("jets", "m_jj", "label", "weight", "constituents"):
         np.testing.assert_array_equal(getattr(again, name), getattr(full, name))
     part = again[again.label == 1]
@@ -123,7 +123,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_bad_events_are_named_with_their_file(tmp_path: Path) -> None:
-    events = jets._from_columns(_columns(), "test")
+    events = readers._from_columns(_columns(), "test")
     for name, key, place, message in (
         ("nan.h5", "jets", (5, 0, 3), r"nan\.h5: event 5: found a feature that is not finite"),
         ("negative.h5", "mjj", (7,), r"negative\.h5: event 7, m_jj: found -5 GeV"),
@@ -132,14 +132,14 @@ def test_bad_events_are_named_with_their_file(tmp_path: Path) -> None:
         with h5py.File(tmp_path / name, "a") as file:
             file[key][place] = np.nan if key == "jets" else -5.0
         with pytest.raises(InputError, match=message):
-            jets.read(tmp_path / name)
+            readers.read(tmp_path / name)
     with pytest.raises(InputError, match=r"absent\.h5: file: found No such file or directory"):
-        jets.read(tmp_path / "absent.h5")
+        readers.read(tmp_path / "absent.h5")
 
 
 def _one_line(path: Path) -> str:
     with pytest.raises(InputError) as caught:
-        jets.read(path)
+        readers.read(path)
     assert str(caught.value).startswith(f"{path}: ")
     return str(caught.value).removeprefix(f"{path}: ")
 
@@ -166,7 +166,7 @@ def _one_line(path: Path) -> str:
 )
 def test_bad_datasets_of_our_own_file(tmp_path: Path, key: str, values: np.ndarray, message: str) -> None:
     path = tmp_path / "d.h5"
-    jets._from_columns(_columns(), "test").write(path)
+    readers._from_columns(_columns(), "test").write(path)
     with h5py.File(path, "a") as file:
         if key in file:
             del file[key]
@@ -175,11 +175,11 @@ def test_bad_datasets_of_our_own_file(tmp_path: Path, key: str, values: np.ndarr
     if key != "jets" and np.shape(values)[:1] not in ((), (40,)):
         # Also where the events that are asked for are there in both.
         with pytest.raises(InputError, match=f"{key}: found .* events, expected 40"):
-            jets.read(path, stop=3)
+            readers.read(path, stop=3)
 
 
 def test_jets_have_no_negative_mass_but_for_rounding() -> None:
-    events = jets._from_columns(_columns(), "test")
+    events = readers._from_columns(_columns(), "test")
     table = events.jets.copy()
     table[8, 1, 3] = -9e-4
     assert len(replace(events, jets=table)) == 40
@@ -210,7 +210,7 @@ def test_filters_that_are_not_there_are_named(tmp_path: Path, node: str) -> None
         _pandas_fixed(path, list(columns), [(list(columns), np.stack(list(columns.values()), axis=1))])
     else:
         words = np.zeros((40, 3, 3), np.int16)
-        replace(jets._from_columns(columns, "test"), l1_hw=words).write(path)
+        replace(readers._from_columns(columns, "test"), l1_hw=words).write(path)
     _filtered(path, node)
     message = _one_line(path)
     assert message.startswith(f"{node}: found the compression blosc (filter 32001), expected none or gzip")
@@ -250,7 +250,9 @@ def test_columns_of_other_names_are_let_be(tmp_path: Path) -> None:
     columns = _columns()
     table = pa.table({**columns, "comment": ["a"] * 40, "particles": [[1.0, 2.0]] * 40})
     pq.write_table(table, tmp_path / "f.parquet")
-    np.testing.assert_array_equal(jets.read(tmp_path / "f.parquet").jets, jets._from_columns(columns, "test").jets)
+    np.testing.assert_array_equal(
+        readers.read(tmp_path / "f.parquet").jets, readers._from_columns(columns, "test").jets
+    )
 
 
 def test_labels_of_a_table_are_whole(tmp_path: Path) -> None:
@@ -262,7 +264,7 @@ def test_labels_of_a_table_are_whole(tmp_path: Path) -> None:
     pq.write_table(pa.table({**columns, "label": pa.array([None, *columns["label"][1:]])}), tmp_path / "f.parquet")
     assert _one_line(tmp_path / "f.parquet").startswith("event 0, label: found nan")
     pq.write_table(pa.table({**columns, "label": columns["label"] == 1}), tmp_path / "f.parquet")
-    np.testing.assert_array_equal(jets.read(tmp_path / "f.parquet").label, columns["label"])
+    np.testing.assert_array_equal(readers.read(tmp_path / "f.parquet").label, columns["label"])
 
 
 def test_windows_are_the_published_ones() -> None:
@@ -278,7 +280,7 @@ def test_windows_are_the_published_ones() -> None:
 
 
 def test_delta_eta_regions() -> None:
-    events = jets._from_columns(_columns(), "test")
+    events = readers._from_columns(_columns(), "test")
     eta = events.feature("eta")
     delta = np.abs(eta[:, 0] - eta[:, 1])
     np.testing.assert_array_equal(events.in_signal_region(), delta < 1.3)
@@ -301,7 +303,7 @@ def test_particles_are_clustered() -> None:
             k += n
             truth[e, j] = [(pt * v).sum() for v in (np.cos(phi), np.sin(phi), np.sinh(eta), np.cosh(eta))]
     # The last event is empty and must be dropped, with its label.
-    found = jets.cluster(particles, [1, 0, 1, 0, 1, 0], max_constituents=30)
+    found = clustering.cluster(particles, [1, 0, 1, 0, 1, 0], max_constituents=30)
     assert len(found) == 5
     assert found.label.tolist() == [1, 0, 1, 0, 1]
     px, py, _, energy = np.moveaxis(truth[:5], 2, 0)
@@ -322,12 +324,12 @@ def test_particle_files_are_read_in_chunks(tmp_path: Path) -> None:
     rows = rng.uniform(size=(25, 2101))
     rows[:, 2100] = np.arange(25) % 2
     _pandas_fixed(tmp_path / "p.h5", list(range(2101)), [(list(range(2101)), rows)])
-    parts = list(jets.read_particles(tmp_path / "p.h5", start=3, stop=20, chunk=8))
+    parts = list(readers.read_particles(tmp_path / "p.h5", start=3, stop=20, chunk=8))
     assert [len(p) for p, _ in parts] == [8, 8, 1]
     np.testing.assert_array_equal(np.concatenate([p for p, _ in parts]), rows[3:20, :2100].reshape(-1, 700, 3))
     np.testing.assert_array_equal(np.concatenate([y for _, y in parts]), rows[3:20, 2100])
     with pytest.raises(InputError, match=r"l1ad search cluster .*p\.h5 --out"):
-        jets.read(tmp_path / "p.h5")
+        readers.read(tmp_path / "p.h5")
 
 
 def test_bad_files(tmp_path: Path) -> None:
@@ -346,7 +348,7 @@ def test_bad_files(tmp_path: Path) -> None:
         ("missing.parquet", "mj2"),
     ]:
         with pytest.raises(InputError, match=message):
-            jets.read(tmp_path / name)
+            readers.read(tmp_path / name)
     assert _one_line(tmp_path / "absent.parquet").startswith("file: found No such file or directory, expected a")
     columns = _columns()
     values = np.stack(list(columns.values()), axis=1)
@@ -361,8 +363,8 @@ def test_bad_files(tmp_path: Path) -> None:
     _pandas_fixed(tmp_path / "short.h5", list(columns), halves)
     assert _one_line(tmp_path / "short.h5") == "columns: found lengths 30, 40, expected one length"
     with pytest.raises(InputError, match="2101 columns"):
-        list(jets.read_particles(tmp_path / "other.h5"))
-    events = jets._from_columns(_columns(), "test")
+        list(readers.read_particles(tmp_path / "other.h5"))
+    events = readers._from_columns(_columns(), "test")
     broken = events.jets.copy()
     broken[7, 1, 2] = np.nan
     with pytest.raises(InputError, match="event 7"):

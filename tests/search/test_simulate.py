@@ -11,7 +11,8 @@ import pytest
 from l1ad.errors import InputError
 from l1ad.events.simulate.processes import Process
 from l1ad.search import simulate as sim
-from l1ad.search.jets import invariant_mass, read
+from l1ad.search.jets import invariant_mass
+from l1ad.search.readers import read
 
 for _module, _extra in (("pythia8mc", "simulate"), ("numba", "simulate"), ("fastjet", "jets"), ("vector", "jets")):
     pytest.importorskip(_module, reason=f"{_module} is not installed (extra: {_extra})")

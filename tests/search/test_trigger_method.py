@@ -14,7 +14,7 @@ import yaml
 from l1ad import Trigger
 from l1ad.errors import ConfigError, InputError, TriggerError
 from l1ad.report import search_page
-from l1ad.search import dijet_search, injected, jets, methods, outputs
+from l1ad.search import dijet_search, injected, jets, methods, outputs, readers
 from l1ad.search.config import SearchConfig
 from l1ad.search.jets import WINDOWS, Dijets
 
@@ -131,7 +131,7 @@ def test_words_stay_with_their_events(tmp_path: Path) -> None:
     events = _dijets(50, 5)
     assert events.l1_hw is not None
     events.write(tmp_path / "a.h5")
-    again = jets.read(tmp_path / "a.h5", start=3)
+    again = readers.read(tmp_path / "a.h5", start=3)
     np.testing.assert_array_equal(again.l1_hw, events.l1_hw[3:])
     assert again.l1_hw is not None
     assert again.l1_hw.dtype == np.int16
@@ -149,4 +149,4 @@ def test_words_stay_with_their_events(tmp_path: Path) -> None:
             del file["l1_hw"]
             file["l1_hw"] = wrong
         with pytest.raises(InputError, match=r"a.h5: l1_hw: .*16 bits"):
-            jets.read(tmp_path / "a.h5")
+            readers.read(tmp_path / "a.h5")

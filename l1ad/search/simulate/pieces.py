@@ -15,7 +15,8 @@ import numpy as np
 
 from l1ad.errors import InputError, require
 from l1ad.io import make_folder
-from l1ad.search.jets import concatenate, read
+from l1ad.search.jets import concatenate
+from l1ad.search.readers import read
 from l1ad.search.simulate.generate import generate
 from l1ad.search.simulate.recipe import PARTONS, Partons, Recipe, Sample
 
