@@ -176,7 +176,16 @@ def bundled_dijets(*names: str, constituents: bool = False) -> Dijets:
     -------
     Dijets with the features of `l1ad.search.simulate.FEATURES`, m_jj from 1300 GeV (the sideband: from 2500 GeV), label
     0 for QCD and 1 for signals.
+
+    Raises
+    ------
+    InputError
+        If there is no sample of a name.
     """
+    known = bundled_dijet_names()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError("bundled dijets", "sample", unknown[0], f"one of {', '.join(known)}")
     return concatenate(
         [read_compact(bundled(f"dijets_{name}"), constituents=constituents) for name in names or ("qcd",)]
     )

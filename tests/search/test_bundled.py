@@ -98,7 +98,7 @@ def test_bad_files(tmp_path: Path) -> None:
     bundled.write_compact(replace(events, constituents=None), tmp_path / "n.h5")
     with pytest.raises(InputError, match="constituents"):
         bundled.read_compact(tmp_path / "n.h5", constituents=True)
-    with pytest.raises(InputError, match="dijets_nothing"):
+    with pytest.raises(InputError, match="sample: found nothing, expected one of qcd, wp_bpt_3000_400, x_yy_4q"):
         bundled.bundled_dijets("nothing")
 
 
