@@ -168,9 +168,9 @@ def require_folder(path: str | os.PathLike[str]) -> None:
     folder = Path(path)
     there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not there.is_dir():
-        raise InputError(str(folder), "folder", f"{there} is a file", "a folder to write to")
+        raise InputError(str(there), "folder", "a file of that name", "a folder or nothing")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(str(folder), "folder", f"{there} cannot be written", "a folder to write to")
+        raise InputError(str(folder), "folder", f"{there}, which cannot be written", "a place that can be written")
 
 
 def remove_parts(folder: str | os.PathLike[str]) -> int:

@@ -96,15 +96,12 @@ def cluster_command(
 
 def _check_out(out: Path) -> None:
     """Say before the work, and not after it, that a file cannot be written there."""
-    import os
-
     from l1ad.errors import InputError
-    from l1ad.io import make_folder
+    from l1ad.io import require_folder
 
     if out.is_dir():
         raise InputError(str(out), "--out", "a folder", "the name of a file")
-    if not os.access(make_folder(out.parent), os.W_OK):
-        raise InputError(str(out), "--out", "a folder that cannot be written", "a writable folder")
+    require_folder(out.parent)
 
 
 def _mass(text: str) -> tuple[str, float]:

@@ -368,5 +368,5 @@ def test_a_place_that_cannot_be_written_is_found_before_the_search(tmp_path: Pat
 
     (tmp_path / "file").write_text("in the way")
     words = ["search", "dijet", "dijet_quickstart", "--out", str(tmp_path / "file" / "out"), "--events", "nothing.h5"]
-    with pytest.raises(InputError, match="file is a file"):
+    with pytest.raises(InputError, match="file: folder: found a file of that name"):
         CliRunner().invoke(app, words, catch_exceptions=False)

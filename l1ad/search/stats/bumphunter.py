@@ -24,7 +24,14 @@ import numpy as np
 import numpy.typing as npt
 
 from l1ad.errors import InputError
-from l1ad.search.stats.significance import check_histogram, clopper_pearson, log_large_tail, poisson_tail, z_from_p
+from l1ad.search.stats.significance import (
+    LARGE_COUNT,
+    check_histogram,
+    clopper_pearson,
+    log_large_tail,
+    poisson_tail,
+    z_from_p,
+)
 
 FloatArray = npt.NDArray[np.float64]
 Mode = Literal["excess", "deficit"]
@@ -375,7 +382,7 @@ def _log_tail(n: float, m: float, mode: Mode) -> float:
 
     if m <= 0:
         return -np.inf
-    if n > 1e5:
+    if n > LARGE_COUNT:
         return float(log_large_tail(n, m) if mode == "excess" else log_large_tail(n + 1.0, m, upper=False))
     leading = n * np.log(m) - m - float(gammaln(n + 1.0))
     k = np.arange(1.0, 2000.0)

@@ -115,7 +115,7 @@ def counting_p(observed: npt.ArrayLike, background: npt.ArrayLike) -> FloatArray
 
 #: Counts above which scipy's incomplete gamma function stops too early in the tails (by 2e-3 at 1e7, by 80 % at 1e10),
 #: and the distance in sigma from which the expansion takes over: below, scipy uses the same one.
-_LARGE, _FAR = 1e5, 4.0
+LARGE_COUNT, _FAR = 1e5, 4.0
 
 
 def poisson_tail(n: npt.ArrayLike, mean: npt.ArrayLike, *, upper: bool = True) -> FloatArray:
@@ -128,7 +128,7 @@ def poisson_tail(n: npt.ArrayLike, mean: npt.ArrayLike, *, upper: bool = True) -
     a, x = np.broadcast_arrays(np.asarray(n, np.float64), np.asarray(mean, np.float64))
     out = np.array((gammainc if upper else gammaincc)(a, x), np.float64)
     sign = 1.0 if upper else -1.0
-    far = (a > _LARGE) & (sign * (a - x) > _FAR * np.sqrt(a)) & (x > 0)
+    far = (a > LARGE_COUNT) & (sign * (a - x) > _FAR * np.sqrt(a)) & (x > 0)
     if far.any():
         out[far] = np.exp(log_large_tail(a[far], x[far], upper=upper))
     return out
