@@ -42,7 +42,8 @@ from l1ad.events.store import Events, EventsFile, open_hdf5
 from l1ad.io import atomic_hdf5
 from l1ad.rates import counting
 from l1ad.rates.histogram import ScoreHistogram
-from l1ad.rates.tasks import dask_executor, process_pool
+from l1ad.rates.pool import process_pool
+from l1ad.rates.tasks import dask_executor
 from l1ad.trigger import emulate
 from l1ad.trigger.program import Trigger
 

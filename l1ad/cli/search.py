@@ -31,7 +31,7 @@ def dijet_command(
     """
     from l1ad.configs import find_config
     from l1ad.io import require_folder
-    from l1ad.rates.tasks import process_pool
+    from l1ad.rates.pool import process_pool
     from l1ad.report.search_page import write_search_report
     from l1ad.search.config import SearchConfig
     from l1ad.search.dijet_search import search
@@ -73,7 +73,8 @@ def limits_command(
     """
     from l1ad.configs import find_config
     from l1ad.io import require_folder
-    from l1ad.rates.tasks import dask_executor, process_pool
+    from l1ad.rates.pool import process_pool
+    from l1ad.rates.tasks import dask_executor
     from l1ad.search import injected
     from l1ad.search.config import SearchConfig
 

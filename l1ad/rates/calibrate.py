@@ -31,6 +31,7 @@ from l1ad.rates.histogram import Kind, ScoreHistogram, check_kind
 from l1ad.rates.intervals import Counts, check_interval_method
 from l1ad.rates.ladder import check_budget, prescales_for_budget
 from l1ad.rates.physics import Signal, Summary, area_under_curve, efficiency_at_fpr, summarise
+from l1ad.rates.pool import process_pool
 from l1ad.rates.rates import MAX_PILEUP, BaseRate, PileupProfile, pileup_factors
 from l1ad.rates.stability import DriftTest, Stability, drift_test
 from l1ad.rates.tasks import (
@@ -47,7 +48,6 @@ from l1ad.rates.tasks import (
     WorkersDied,
     dask_executor,
     plan,
-    process_pool,
     read_sums,
     run_tasks,
 )

@@ -30,7 +30,6 @@ from l1ad.io import atomic_hdf5, sha256_path
 from l1ad.menu import Menu, MenuDecision
 from l1ad.rates.exact import ExactSums, FloatArray, IntArray
 from l1ad.rates.histogram import Kind, ScoreHistogram, check_weights
-from l1ad.rates.pool import process_pool as process_pool
 from l1ad.rates.rates import MAX_PILEUP, pileup_bin
 from l1ad.rates.stability import VARIABLES, GroupSums, group_keys
 

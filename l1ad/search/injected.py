@@ -455,7 +455,7 @@ def with_peak_of(signal: Dijets, config: SearchConfig, mass: float) -> tuple[Sea
     FitError
         If the fit does not converge.
     """
-    found = crystal_ball.fit(signal.m_jj[signal.in_signal_region()], weights=None)
+    found = crystal_ball.fit(signal.m_jj[signal.in_signal_region()])
     if not 0.7 < found.peak.mean / mass < 1.3:
         expected = f"dijets of the resonance at {mass:g} GeV"
         raise InputError("injection", "signal", f"a peak at {found.peak.mean:.0f} GeV", expected)

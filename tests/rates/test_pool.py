@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from l1ad.rates.tasks import process_pool
+from l1ad.rates.pool import process_pool
 
 WORK = """
     import sys, time
     from pathlib import Path
     from l1ad.io import atomic_path
-    from l1ad.rates.tasks import process_pool
+    from l1ad.rates.pool import process_pool
 
     HERE = Path(__file__).parent
 

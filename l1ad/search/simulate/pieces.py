@@ -139,7 +139,7 @@ def make_pieces(
     pieces: Sequence[Piece], *, workers: int = 1, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Make the pieces whose files are not there yet."""
-    from l1ad.rates.tasks import process_pool
+    from l1ad.rates.pool import process_pool
 
     todo = [piece for piece in pieces if not piece.done()]
     finished = len(pieces) - len(todo)
